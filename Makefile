@@ -1,0 +1,132 @@
+# promptfs: `make help` lists the targets.
+#
+# Objects and programs live in build/<variant>/; the variants are release (default), asan and tsan.
+
+VARIANT ?= release
+PREFIX  ?= /usr/local
+DESTDIR ?=
+DEPS    ?= yes
+BUILD   := build/$(VARIANT)
+VERSION := $(shell cat VERSION)
+
+PACKAGES := fuse3 jansson yaml-0.1 libpcre2-8 libxxhash libdeflate libutf8proc
+# what Debian calls the compiler and the libraries
+DEPS_APT := gcc libc6-dev pkg-config libfuse3-dev fuse3 libjansson-dev libyaml-dev libpcre2-dev libxxhash-dev \
+            libdeflate-dev libutf8proc-dev libdnnl-dev
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+STRICT   := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+            -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wno-unused-parameter
+CPPFLAGS += -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=312 -DPROMPTFS_VERSION='"$(VERSION)"' \
+            -DPROMPTFS_DATADIR='"$(PREFIX)/share/promptfs"'
+FLAGS_release := -O2 -g
+FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+FLAGS_tsan    := -O1 -g -fsanitize=thread
+CFLAGS   += $(STRICT) $(FLAGS_$(VARIANT)) -fopenmp -pthread
+LDFLAGS  += $(FLAGS_$(VARIANT)) -fopenmp -pthread
+
+# asked when a compiler runs, so that `make help` and `make deps` work on a bare machine
+PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
+PKG_LIBS   = $(shell pkg-config --libs $(PACKAGES)) -ldnnl -lm
+
+LIB_SRC  := $(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c engine/*.c cache/*.c) \
+            $(filter-out fs/main.c,$(wildcard fs/*.c))
+LIB_OBJ  := $(LIB_SRC:%.c=$(BUILD)/%.o)
+TEST_SRC := $(wildcard tests/unit/*.c)
+TEST_BIN := $(TEST_SRC:tests/unit/%.c=$(BUILD)/tests/%)
+BENCH    := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all help deps check demo asan tsan lint format fuzz bench install tests clean
+
+all: $(BUILD)/promptfs ## build ./promptfs
+	@ln -sfn $(BUILD)/promptfs promptfs
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | sort
+
+deps: ## install what Debian's packages provide and is missing (DEPS=no only says what)
+	@command -v dpkg-query >/dev/null || { echo "not Debian: install $(DEPS_APT) or their like by hand"; exit 0; }; \
+	missing=""; \
+	for p in $(DEPS_APT); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	if [ "$(DEPS)" = no ]; then echo "missing, install with: $$sudo apt-get install$$missing"; exit 1; fi; \
+	echo "installing with apt-get:$$missing"; \
+	$$sudo apt-get -qq update && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null
+
+demo: ## set up, build, and paint three pictures through a mount
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j2 all
+	@examples/demo.sh ./promptfs
+
+check: ## set up, build, and run every test
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory -j2 all tests
+	@tests/run $(BUILD)
+
+asan: ## the unit tests under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory -j2 VARIANT=asan $(BUILD:release=asan)/promptfs tests
+	@ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=tests/lsan.supp PROMPTFS_TESTS=unit tests/run build/asan
+
+tsan: ## the tests with threads of our own under ThreadSanitizer
+	@$(MAKE) --no-print-directory -j2 VARIANT=tsan $(BUILD:release=tsan)/promptfs tests
+	@PROMPTFS_TESTS='jobs cache' tests/run build/tsan
+
+lint: ## module boundaries, formatting, and the strictest warnings
+	@tests/lint
+
+format: ## clang-format on every C file
+	@clang-format -i $$(git ls-files '*.c' '*.h')
+
+tests: $(TEST_BIN)
+
+bench: all $(BENCH) ## speed of the kernels (never passes or fails)
+	@for b in $(BENCH); do $$b || exit 1; done
+
+FUZZ := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_SECONDS ?= 60
+fuzz: $(FUZZ) ## libFuzzer on every parser, FUZZ_SECONDS each (needs clang)
+	@for f in $(FUZZ); do $$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 || exit 1; done
+build/fuzz/%: tests/fuzz/%.c $(LIB_SRC)
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(PKG_CFLAGS) -O1 -g -fopenmp=libgomp -fsanitize=fuzzer,address,undefined -o $@ $< \
+		$(wildcard engine/*.c kernels/status.c kernels/tensor.c) $(PKG_LIBS)
+
+install: all ## PREFIX=/usr/local DESTDIR=
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/promptfs $(DESTDIR)$(PREFIX)/share/man/man1 \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install $(BUILD)/promptfs $(DESTDIR)$(PREFIX)/bin/promptfs
+	cp -R models $(DESTDIR)$(PREFIX)/share/promptfs/
+	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 completion/promptfs.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/promptfs
+
+clean: ## remove what was built
+	rm -rf build promptfs
+
+$(BUILD)/promptfs: $(BUILD)/fs/main.o $(LIB_OBJ)
+	$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+# the kernels are the only place where the compiler may assume more about floats than C does
+$(BUILD)/engine/png.o: CFLAGS += -O3
+$(BUILD)/kernels/cpu/%.o: CFLAGS += -O3 -fno-math-errno -fno-trapping-math
+
+$(BUILD)/%.o: %.c Makefile VERSION
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(LIB_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d)

@@ -1,0 +1,268 @@
+/* engine: the way of a recipe through a family's stages; the same for every family. */
+#include "engine/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/family.h"
+#include "engine/png.h"
+
+/* Weights stay loaded together while they take at most this share of memory; the rest is for activations and others. */
+static const double RESIDENT_SHARE = 0.4, LIMIT_SHARE = 0.95;
+
+struct engine {
+	struct kernels *k;
+	struct arena *arena;
+	struct memory_budget memory;
+	struct model model; /* loaded; family NULL: none */
+	void *state;        /* of its family */
+};
+
+const char *stage_name(enum stage s)
+{
+	static const char *const names[STAGE_COUNT] = { "load", "text", "step", "decode", "png" };
+
+	return s >= 0 && s < STAGE_COUNT ? names[s] : "unknown";
+}
+
+double run_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t physical_memory(void)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+enum status engine_open(const struct engine_options *options, struct engine **out)
+{
+	struct engine *e = calloc(1, sizeof *e);
+	uint64_t memory = options->memory_limit ? options->memory_limit : (uint64_t)((double)physical_memory() * LIMIT_SHARE);
+	enum status status;
+
+	if (!e)
+		return status_fail(STATUS_NO_MEMORY, "no memory for an engine");
+	e->memory = (struct memory_budget){ .resident = (uint64_t)((double)memory * RESIDENT_SHARE), .limit = memory };
+	status = kernels_open(options->device, options->dtype, options->threads, &e->k);
+	if (status == STATUS_OK)
+		status = arena_open(e->k, physical_memory(), &e->arena); /* address space only */
+	if (status != STATUS_OK) {
+		engine_close(e);
+		return status;
+	}
+	*out = e;
+	return STATUS_OK;
+}
+
+void engine_unload(struct engine *e)
+{
+	if (e->model.family)
+		e->model.family->close(e->state);
+	e->state = NULL;
+	e->model.family = NULL;
+}
+
+void engine_close(struct engine *e)
+{
+	if (!e)
+		return;
+	engine_unload(e);
+	arena_close(e->arena);
+	kernels_close(e->k);
+	free(e);
+}
+
+const char *engine_device(const struct engine *e)
+{
+	return kernels_device(e->k);
+}
+
+enum dtype engine_dtype(const struct engine *e)
+{
+	return kernels_dtype(e->k);
+}
+
+static enum status need_model(struct engine *e, const struct model *m)
+{
+	if (e->model.family == m->family && strcmp(e->model.path, m->path) == 0 && strcmp(e->model.identity, m->identity) == 0)
+		return STATUS_OK;
+	engine_unload(e);
+	TRY(m->family->open(m, e->k, &e->memory, &e->state));
+	e->model = *m;
+	return STATUS_OK;
+}
+
+/* ---- a job ------------------------------------------------------------------------------------------------------- */
+
+/* A job on its way: what is running, since when, and what it took so far. */
+struct progress {
+	const struct engine_job *job;
+	struct run *run;
+	struct engine_progress now;
+	double since, load_seconds; /* of the stage under way */
+};
+
+/* Books the time since the last call on the stage that ends now; loading inside a stage counts as loading. */
+static void book(struct progress *p)
+{
+	double now = run_clock(), loading = p->run->load_seconds - p->load_seconds;
+
+	p->now.seconds[p->now.stage] += now - p->since - loading;
+	p->now.seconds[STAGE_LOAD] += loading;
+	p->load_seconds = p->run->load_seconds;
+	p->since = now;
+}
+
+/* Ends the stage under way and begins another; tells the caller; STATUS_CANCELLED when the caller wants no more. */
+static enum status begin(struct progress *p, enum stage stage, int step)
+{
+	book(p);
+	p->now.stage = stage;
+	p->now.step = step;
+	p->now.steps = stage == STAGE_STEP ? p->job->recipe->steps : 0;
+	if (p->job->progress)
+		p->job->progress(p->job->context, &p->now);
+	if (p->job->cancelled && p->job->cancelled(p->job->context))
+		return status_fail(STATUS_CANCELLED, "cancelled");
+	return STATUS_OK;
+}
+
+/* The first latents.  Several pictures of one call are one draw; the recipe may ask for one that is not the first. */
+static enum status draw_latents(struct run *run, struct tensor latents)
+{
+	const struct recipe *r = run->recipe;
+	int64_t n = recipe_set_int(r, "num_images_per_prompt", 1), i = recipe_set_int(r, "image_index", 0);
+	int64_t count = tensor_count(&latents);
+	float *noise = malloc((size_t)(n * count) * sizeof *noise);
+	struct tensor host = latents;
+	struct rng rng;
+	enum status status;
+
+	if (!noise)
+		return status_fail(STATUS_NO_MEMORY, "no memory for %lld random numbers", (long long)(n * count));
+	rng_seed(&rng, r->rng, r->seed);
+	rng_normal(&rng, DTYPE_F32, n * count, noise);
+	host.data = noise + i * count;
+	status = kernels_upload(run->k, &host, latents);
+	free(noise);
+	return status;
+}
+
+static enum status denoise(struct engine *e, struct run *run, struct progress *p, const struct schedule *s, struct tensor latents)
+{
+	struct tensor prediction;
+
+	TRY(arena_take(run->arena, DTYPE_F32, 3, latents.dim, &prediction));
+	for (int i = 0; i < s->steps; i++) {
+		TRY(begin(p, STAGE_STEP, i));
+		TRY(e->model.family->predict(e->state, run, s, i, latents, prediction));
+		TRY(trace_tensor(run->trace, run->k, prediction, "noise_pred.%d", i));
+		TRY(kernels_axpby(run->k, s->sigmas[i + 1] - s->sigmas[i], prediction, 1, latents));
+		TRY(trace_tensor(run->trace, run->k, latents, "latents.%d", i));
+	}
+	return STATUS_OK;
+}
+
+static enum status check_finite(struct engine *e, struct tensor t, const char *what)
+{
+	bool finite;
+
+	TRY(kernels_all_finite(e->k, t, &finite));
+	return finite ? STATUS_OK : status_fail(STATUS_NUMERIC, "%s: the %s are not finite (NaN or infinity): the weights are "
+		"damaged or the precision %s does not suffice", e->model.path, what, dtype_name(kernels_dtype(e->k)));
+}
+
+static enum status encode_png(struct engine *e, struct run *run, struct tensor picture, struct bytes *png)
+{
+	const struct recipe *r = run->recipe;
+	uint8_t *rgb = malloc((size_t)r->width * (size_t)r->height * 3);
+	enum status status;
+
+	if (!rgb)
+		return status_fail(STATUS_NO_MEMORY, "no memory for %d x %d pixels", r->width, r->height);
+	status = kernels_to_rgb8(e->k, picture, rgb);
+	if (status == STATUS_OK)
+		status = trace_pixels(run->trace, "image", rgb, r->height, r->width);
+	if (status == STATUS_OK)
+		status = png_encode(rgb, r->width, r->height, png);
+	free(rgb);
+	return status;
+}
+
+static enum status paint(struct engine *e, struct run *run, struct progress *p, struct bytes *png)
+{
+	const struct family *family = p->job->model->family;
+	struct schedule schedule;
+	struct tensor latents, picture;
+	int64_t shape[3];
+
+	TRY(need_model(e, p->job->model));
+	TRY(begin(p, STAGE_TEXT, 0));
+	TRY(family->encode(e->state, run));
+	TRY(family->schedule(e->state, run->recipe, &schedule));
+	TRY(trace_floats(run->trace, "timesteps", schedule.timesteps, schedule.steps));
+	TRY(trace_floats(run->trace, "sigmas", schedule.sigmas, schedule.steps + 1));
+	family->latent_shape(e->state, run->recipe, shape);
+	TRY(arena_take(run->arena, DTYPE_F32, 3, shape, &latents));
+	TRY(draw_latents(run, latents));
+	TRY(trace_tensor(run->trace, run->k, latents, "latents.init"));
+	TRY(denoise(e, run, p, &schedule, latents));
+	TRY(check_finite(e, latents, "latents"));
+	TRY(begin(p, STAGE_DECODE, 0));
+	TRY(family->decode(e->state, run, latents, &picture));
+	TRY(check_finite(e, picture, "decoded pixels"));
+	TRY(trace_picture(run->trace, run->k, picture, "decoded"));
+	TRY(begin(p, STAGE_PNG, 0));
+	return encode_png(e, run, picture, png);
+}
+
+enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png)
+{
+	struct run run = { .k = e->k, .arena = e->arena, .recipe = job->recipe };
+	struct progress progress = { .job = job, .run = &run, .since = run_clock() };
+	size_t mark = arena_mark(e->arena);
+	enum status status = begin(&progress, STAGE_LOAD, 0);
+
+	if (status == STATUS_OK && job->trace)
+		status = trace_new(&run.trace);
+	if (status == STATUS_OK)
+		status = paint(e, &run, &progress, png);
+	if (status == STATUS_OK && job->trace)
+		status = trace_write(run.trace, job->trace);
+	trace_free(run.trace);
+	arena_release(e->arena, mark);
+	book(&progress);
+	if (status == STATUS_OK && job->progress)
+		job->progress(job->context, &progress.now); /* the final times */
+	return status;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+uint64_t engine_memory(const struct engine *e)
+{
+	return kernels_memory(e->k);
+}
+
+uint64_t engine_peak_memory(void)
+{
+	FILE *f = fopen("/proc/self/status", "re");
+	unsigned long long kib = 0;
+	char line[256];
+
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "VmHWM: %llu kB", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return (uint64_t)kib * 1024;
+}

@@ -1,0 +1,59 @@
+/* engine: pictures from recipes.  One engine owns one device; it keeps the model of the last job loaded.
+ *
+ *     struct engine *e;
+ *     TRY(engine_open(&(struct engine_options){ .device = "auto", .dtype = DTYPE_OTHER }, &e));
+ *     TRY(engine_generate(e, &(struct engine_job){ .model = &model, .recipe = &recipe }, &png));
+ *
+ * Threads: an engine belongs to one thread at a time.  `cancelled` and `progress` are called on that thread.
+ */
+#ifndef PROMPTFS_ENGINE_H
+#define PROMPTFS_ENGINE_H
+
+#include "engine/bytes.h"
+#include "engine/model.h"
+#include "engine/recipe.h"
+#include "kernels/kernels.h"
+
+struct engine;
+
+struct engine_options {
+	const char *device;    /* "ref", "cpu", "cuda:N", "auto" */
+	enum dtype dtype;      /* DTYPE_OTHER: the device's default */
+	int threads;           /* 0: as many as processors */
+	uint64_t memory_limit; /* bytes; 0: no limit of ours */
+};
+
+enum stage { STAGE_LOAD, STAGE_TEXT, STAGE_STEP, STAGE_DECODE, STAGE_PNG, STAGE_COUNT };
+const char *stage_name(enum stage s); /* "load", "text", "step", "decode", "png" */
+
+struct engine_progress {
+	enum stage stage;
+	int step, steps;               /* STAGE_STEP: step of steps is about to run (0-based); else 0 */
+	double seconds[STAGE_COUNT];   /* spent so far in each stage */
+};
+
+struct engine_job {
+	const struct model *model;
+	const struct recipe *recipe;
+	const char *trace;                                              /* file for the stages, or NULL */
+	bool (*cancelled)(void *context);                               /* may be NULL; asked between steps */
+	void (*progress)(void *context, const struct engine_progress *); /* may be NULL */
+	void *context;
+};
+
+enum status engine_open(const struct engine_options *options, struct engine **out);
+void engine_close(struct engine *e); /* NULL is allowed */
+const char *engine_device(const struct engine *e);
+enum dtype engine_dtype(const struct engine *e);
+
+/* Loads what the model needs (nothing that is loaded already) and appends the bare PNG (png.h) to *png. */
+enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png);
+
+/* Drops the loaded model. */
+void engine_unload(struct engine *e);
+
+/* Most bytes this process held at once (peak resident set), and what the engine holds now. */
+uint64_t engine_peak_memory(void);
+uint64_t engine_memory(const struct engine *e);
+
+#endif

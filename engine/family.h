@@ -1,0 +1,68 @@
+/* family: what one model family (Z-Image, FLUX.1, ...) provides to the rest of the engine.
+ *
+ * One file per family defines a `const struct family`; families.c lists them.  No other file names a family.  engine.c
+ * runs every family the same way:
+ *
+ *     open -> encode -> schedule -> (predict -> Euler step) x steps -> decode -> close
+ */
+#ifndef PROMPTFS_ENGINE_FAMILY_H
+#define PROMPTFS_ENGINE_FAMILY_H
+
+#include "engine/model.h"
+#include "engine/recipe.h"
+#include "engine/schedule.h"
+#include "engine/trace.h"
+#include "kernels/kernels.h"
+
+/* What the functions of a family work with during one job. */
+struct run {
+	struct kernels *k;
+	struct arena *arena;         /* whatever is taken lives until the job ends, unless released to a mark */
+	const struct recipe *recipe;
+	struct trace *trace;         /* NULL: no trace is wanted */
+	double load_seconds;         /* spent on loading weights: families add to it */
+};
+
+/* Seconds of a monotonic clock. */
+double run_clock(void);
+
+/* How many bytes weights may take: all parts of a model stay loaded while they fit `resident`; what never fits `limit`
+ * is refused before anything is loaded. */
+struct memory_budget {
+	uint64_t resident, limit;
+};
+
+struct family {
+	const char *name;            /* "z-image" */
+	const char *pipeline;        /* _class_name in model_index.json: "ZImagePipeline" */
+
+	/* Pure, without weights.  describe fills defaults, size_multiple and size_max of a model whose path is set.  resolve
+	 * checks and completes a recipe (sizes, sampler, sets).  guidance_from_cfg converts A1111's CFG scale. */
+	enum status (*describe)(struct model *m);
+	enum status (*resolve)(const struct model *m, struct recipe *r);
+	double (*guidance_from_cfg)(double cfg);
+
+	/* The opened model; parts are loaded when they are first needed. */
+	enum status (*open)(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state);
+	void (*close)(void *state); /* NULL is allowed */
+
+	/* Text to conditioning, kept in the state for predict. */
+	enum status (*encode)(void *state, struct run *run);
+	/* [channels, height, width] of the latents. */
+	void (*latent_shape)(const void *state, const struct recipe *r, int64_t dim[3]);
+	enum status (*schedule)(const void *state, const struct recipe *r, struct schedule *out);
+	/* What step `step` hands to the scheduler, after guidance, with the scheduler's sign; latents and out [c, h, w] F32. */
+	enum status (*predict)(void *state, struct run *run, const struct schedule *s, int step, struct tensor latents,
+		struct tensor out);
+	/* Latents to a picture [height, width, 3] F32 about -1..1, taken from the run's arena. */
+	enum status (*decode)(void *state, struct run *run, struct tensor latents, struct tensor *picture);
+};
+
+/* One per family file, listed in families.c. */
+extern const struct family zimage_family, testcard_family;
+
+/* The family whose pipeline is `class_name`, or NULL; the i-th of the table, or NULL past its end. */
+const struct family *family_find(const char *class_name);
+const struct family *family_at(int i);
+
+#endif

@@ -1,0 +1,200 @@
+/* json: reading configuration files of models with jansson, every value checked. */
+#include "engine/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <float.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/bytes.h"
+
+enum { FILE_MAX = 64 << 20 };
+
+/* ---- files ------------------------------------------------------------------------------------------------------- */
+
+static enum status read_all(int fd, const char *path, struct bytes *out)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return status_fail(STATUS_CORRUPT, "%s: not a regular file", path);
+	if (st.st_size > FILE_MAX)
+		return status_fail(STATUS_CORRUPT, "%s: larger than the %d MiB that a JSON file may have", path, FILE_MAX >> 20);
+	TRY(bytes_reserve(out, (size_t)st.st_size));
+	while (out->len < (size_t)st.st_size) {
+		ssize_t got = read(fd, out->data + out->len, (size_t)st.st_size - out->len);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
+		if (got == 0)
+			break;
+		out->len += (size_t)got;
+	}
+	return STATUS_OK;
+}
+
+enum status json_read_object(const char *path, json_t **out)
+{
+	struct bytes text = { 0 };
+	enum status status;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO in the place of the file must not hang us */
+
+	if (fd < 0)
+		return status_fail(errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: %s", path, strerror(errno));
+	status = read_all(fd, path, &text);
+	close(fd);
+	if (status == STATUS_OK) {
+		status = json_parse_object(text.data, text.len, out);
+		if (status != STATUS_OK)
+			status_prefix(status, "%s: ", path);
+	}
+	bytes_free(&text);
+	return status;
+}
+
+/* jansson quotes the text near the error; a message of ours is one line. */
+static enum status fail_parse(json_error_t *error)
+{
+	bool too_large = json_error_code(error) == json_error_numeric_overflow;
+
+	for (char *c = error->text; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 127)
+			*c = ' ';
+	return status_fail(STATUS_CORRUPT, "not valid JSON: %s%.120s (line %d)", too_large ? "a number is out of range: " : "",
+		error->text, error->line);
+}
+
+enum status json_parse_object(const void *text, size_t len, json_t **out)
+{
+	json_error_t error;
+	json_t *root = json_loadb(text ? text : "", len, JSON_REJECT_DUPLICATES, &error);
+
+	if (!root)
+		return fail_parse(&error);
+	if (!json_is_object(root)) {
+		json_decref(root);
+		return status_fail(STATUS_CORRUPT, "not a JSON object: the JSON is a list");
+	}
+	*out = root;
+	return STATUS_OK;
+}
+
+/* ---- values ------------------------------------------------------------------------------------------------------ */
+
+/* "WHERE: KEY must be WANTED, not VALUE" */
+static enum status fail_value(const char *where, const char *key, const json_t *value, const char *wanted)
+{
+	char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_ENSURE_ASCII);
+
+	status_fail(STATUS_CORRUPT, "%s: %s must be %s, not %.60s", where, key, wanted, text ? text : "that");
+	free(text);
+	return STATUS_CORRUPT;
+}
+
+/* NULL for a missing and for a null value. */
+static const json_t *get_value(const json_t *object, const char *key)
+{
+	const json_t *value = json_object_get(object, key);
+
+	return json_is_null(value) ? NULL : value;
+}
+
+static bool int_within(const json_t *value, int64_t low, int64_t high)
+{
+	return json_is_integer(value) && json_integer_value(value) >= low && json_integer_value(value) <= high;
+}
+
+enum status json_get_int(const json_t *object, const char *where, const char *key, int64_t low, int64_t high, int64_t *out)
+{
+	const json_t *value = get_value(object, key);
+	char wanted[80];
+
+	if (!value)
+		return STATUS_OK;
+	if (!int_within(value, low, high)) {
+		snprintf(wanted, sizeof wanted, "an integer from %lld to %lld", (long long)low, (long long)high);
+		return fail_value(where, key, value, wanted);
+	}
+	*out = json_integer_value(value);
+	return STATUS_OK;
+}
+
+enum status json_need_int(const json_t *object, const char *where, const char *key, int64_t low, int64_t high, int64_t *out)
+{
+	if (!get_value(object, key))
+		return status_fail(STATUS_CORRUPT, "%s: %s is missing", where, key);
+	return json_get_int(object, where, key, low, high, out);
+}
+
+enum status json_get_number(const json_t *object, const char *where, const char *key, double low, double high, double *out)
+{
+	const json_t *value = get_value(object, key);
+	double number = json_number_value(value);
+	char wanted[80];
+
+	if (!value)
+		return STATUS_OK;
+	if (json_is_number(value) && number >= low && number <= high) {
+		*out = number;
+		return STATUS_OK;
+	}
+	if (low > 0 && low <= DBL_MIN && high >= DBL_MAX)
+		snprintf(wanted, sizeof wanted, "a number above 0");
+	else if (high >= DBL_MAX)
+		snprintf(wanted, sizeof wanted, "a number of at least %g", low);
+	else
+		snprintf(wanted, sizeof wanted, "a number from %g to %g", low, high);
+	return fail_value(where, key, value, wanted);
+}
+
+enum status json_get_bool(const json_t *object, const char *where, const char *key, bool *out)
+{
+	const json_t *value = get_value(object, key);
+
+	if (!value)
+		return STATUS_OK;
+	if (!json_is_boolean(value))
+		return fail_value(where, key, value, "true or false");
+	*out = json_is_true(value);
+	return STATUS_OK;
+}
+
+enum status json_get_string(const json_t *object, const char *where, const char *key, const char **out)
+{
+	const json_t *value = get_value(object, key);
+
+	if (!value)
+		return STATUS_OK;
+	if (!json_is_string(value))
+		return fail_value(where, key, value, "a string");
+	*out = json_string_value(value);
+	return STATUS_OK;
+}
+
+enum status json_need_ints(const json_t *object, const char *where, const char *key, int64_t low, int64_t high, int max,
+	int64_t *out, int *count)
+{
+	const json_t *list = get_value(object, key);
+	char wanted[120];
+
+	if (!list)
+		return status_fail(STATUS_CORRUPT, "%s: %s is missing", where, key);
+	snprintf(wanted, sizeof wanted, "a list of 1 to %d integers from %lld to %lld", max, (long long)low, (long long)high);
+	if (!json_is_array(list) || json_array_size(list) < 1 || json_array_size(list) > (size_t)max)
+		return fail_value(where, key, list, wanted);
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (!int_within(json_array_get(list, i), low, high))
+			return fail_value(where, key, list, wanted);
+	for (size_t i = 0; i < json_array_size(list); i++)
+		out[i] = json_integer_value(json_array_get(list, i));
+	*count = (int)json_array_size(list);
+	return STATUS_OK;
+}

@@ -1,0 +1,111 @@
+/* load: weights by table. */
+#include "engine/load.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static struct weight **field(const struct load_entry *e, void *base)
+{
+	return (struct weight **)(void *)((char *)base + e->offset);
+}
+
+/* The shape an entry's part must have in the file; returns its rank. */
+static int shape(const struct loader *l, const struct load_entry *e, int part, int64_t dim[4])
+{
+	int64_t rows = l->dims[e->part[part].rows], columns = l->dims[e->columns];
+	int64_t side = e->kind == LOAD_CONV_3 ? 3 : 1;
+
+	switch (e->kind) {
+	case LOAD_VECTOR:
+		dim[0] = rows;
+		return 1;
+	case LOAD_ROW:
+		dim[0] = 1;
+		dim[1] = rows;
+		return 2;
+	case LOAD_LINEAR:
+	case LOAD_LINEAR_1X1:
+		dim[0] = rows;
+		dim[1] = columns;
+		return 2;
+	default:
+		dim[0] = rows;
+		dim[1] = columns;
+		dim[2] = dim[3] = side;
+		return 4;
+	}
+}
+
+static enum status find_part(const struct loader *l, const struct load_entry *e, int part, const char *name, struct tensor *out)
+{
+	int64_t dim[4] = { 1, 1, 1, 1 };
+	int rank = shape(l, e, part, dim);
+
+	if (e->kind == LOAD_LINEAR_1X1) {
+		struct tensor t;
+
+		TRY(weights_find(l->weights, name, 0, NULL, &t));
+		if (t.rank == 4) {
+			TRY(weights_find(l->weights, name, 4, dim, &t));
+			*out = tensor_view(t.data, t.dtype, 2, dim);
+			return STATUS_OK;
+		}
+	}
+	TRY(weights_find(l->weights, name, rank, dim, out));
+	if (e->kind == LOAD_ROW)
+		*out = tensor_view(out->data, out->dtype, 1, &dim[1]);
+	return STATUS_OK;
+}
+
+static enum status pack(const struct loader *l, const struct load_entry *e, int n_parts, const struct tensor *parts,
+	struct weight **out)
+{
+	switch (e->kind) {
+	case LOAD_VECTOR:
+	case LOAD_ROW:
+		return kernels_pack_table(l->k, parts, out);
+	case LOAD_LINEAR:
+	case LOAD_LINEAR_1X1:
+		return kernels_pack_linear(l->k, n_parts, parts, out);
+	default:
+		return kernels_pack_conv(l->k, parts, out);
+	}
+}
+
+static enum status load_entry(const struct loader *l, const char *prefix, const struct load_entry *e, struct weight **out)
+{
+	struct tensor parts[LOAD_PARTS];
+	char name[256] = "";
+	enum status status;
+	int n = 0;
+
+	for (; n < LOAD_PARTS && e->part[n].name; n++) {
+		snprintf(name, sizeof name, "%s%s", prefix, e->part[n].name);
+		if (e->optional && !weights_has(l->weights, name))
+			return STATUS_OK;
+		TRY(find_part(l, e, n, name, &parts[n]));
+	}
+	status = pack(l, e, n, parts, out);
+	if (status != STATUS_OK)
+		return status_prefix(status, "%s: %s: ", weights_path(l->weights, name), name);
+	for (int i = 0; i < n; i++)
+		weights_release(l->weights, &parts[i]);
+	return STATUS_OK;
+}
+
+enum status load_table(const struct loader *l, const char *prefix, const struct load_entry *table, int n, void *base)
+{
+	for (int i = 0; i < n; i++)
+		TRY(load_entry(l, prefix, &table[i], field(&table[i], base)));
+	return STATUS_OK;
+}
+
+void load_free(struct kernels *k, const struct load_entry *table, int n, void *base)
+{
+	for (int i = 0; i < n; i++) {
+		struct weight **w = field(&table[i], base);
+
+		weight_free(k, *w);
+		*w = NULL;
+	}
+}

@@ -1,0 +1,53 @@
+/* load: filling a struct of weights from a component's tensors by a table, so that a layer's names and shapes are data.
+ *
+ *     enum { D_DIM, D_FFN };                                     // indices into dims
+ *     static const struct load_entry block[] = {
+ *             { offsetof(struct block, norm), LOAD_VECTOR, 0, { { "norm.weight", D_DIM } } },
+ *             { offsetof(struct block, gate_up), LOAD_LINEAR, D_DIM, { { "w1.weight", D_FFN }, { "w3.weight", D_FFN } } },
+ *     };
+ *     TRY(load_table(&loader, "layers.3.", block, LOAD_COUNT(block), &layers[3]));
+ *
+ * Each field is a `struct weight *`.  Source pages are released as soon as a weight is packed.
+ */
+#ifndef PROMPTFS_ENGINE_LOAD_H
+#define PROMPTFS_ENGINE_LOAD_H
+
+#include <stddef.h>
+
+#include "engine/weights.h"
+
+enum load_kind {
+	LOAD_VECTOR,    /* [rows] */
+	LOAD_ROW,       /* [1, rows], kept as [rows] */
+	LOAD_LINEAR,    /* up to 3 matrices [rows_i, columns], joined along rows */
+	LOAD_LINEAR_1X1 /* the same, but the file may also hold [rows_i, columns, 1, 1] */,
+	LOAD_CONV_1,    /* [rows, columns, 1, 1] */
+	LOAD_CONV_3,    /* [rows, columns, 3, 3] */
+};
+
+enum { LOAD_PARTS = 3 };
+
+struct load_entry {
+	size_t offset;                 /* of the struct weight * in the struct */
+	enum load_kind kind;
+	int columns;                   /* index into dims; not used by vectors */
+	struct {
+		const char *name;      /* after the prefix; NULL ends the list */
+		int rows;              /* index into dims */
+	} part[LOAD_PARTS];
+	bool optional;                 /* a missing tensor leaves NULL */
+};
+
+#define LOAD_COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
+
+struct loader {
+	struct kernels *k;
+	const struct weights *weights;
+	const int64_t *dims;
+};
+
+/* On failure what was loaded so far stays in `base`, for load_free. */
+enum status load_table(const struct loader *l, const char *prefix, const struct load_entry *table, int n, void *base);
+void load_free(struct kernels *k, const struct load_entry *table, int n, void *base);
+
+#endif

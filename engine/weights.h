@@ -1,0 +1,55 @@
+/* weights: the tensors of one component of a model (a folder with safetensors files), mapped, never read whole.
+ *
+ *     struct weights *w;
+ *     TRY(weights_open("/models/z/transformer", &w));          // one file, or shards with their index
+ *     TRY(weights_find(w, "cap_embedder.1.weight", 2, (int64_t[]){dim, cap_dim}, &t));
+ *     ... pack t ...
+ *     weights_release(w, &t);                                  // its pages leave memory
+ *
+ * Everything in the files is checked when they are opened: header length, JSON, names, dtypes, shapes, offsets, gaps,
+ * overlaps, trailing bytes (format: https://github.com/huggingface/safetensors).  Errors are STATUS_CORRUPT (or
+ * STATUS_NO_MODEL where a file is not there) and name the file and the tensor.
+ *
+ * Threads: after opening, reading is safe from any thread.
+ */
+#ifndef PROMPTFS_ENGINE_WEIGHTS_H
+#define PROMPTFS_ENGINE_WEIGHTS_H
+
+#include <stdbool.h>
+
+#include "kernels/kernels.h"
+
+struct weights;
+
+/* dir: a component's folder.  Looked for, in this order: {diffusion_pytorch_model,model}.safetensors.index.json,
+ * {..}.safetensors.  Where only other formats lie there (GGUF, pickles), the error says what was found: a malformed GGUF
+ * says what is wrong with it, a good one and every pickle that this version does not read them. */
+enum status weights_open(const char *dir, struct weights **out);
+enum status weights_open_file(const char *path, struct weights **out); /* one safetensors file of any name */
+void weights_close(struct weights *w); /* NULL is allowed; views die */
+
+/* The view of tensor `name`, which must have this shape and a floating dtype (F32, BF16, F16).  rank 0: any shape. */
+enum status weights_find(const struct weights *w, const char *name, int rank, const int64_t *dim, struct tensor *out);
+/* The same for any shape and any dtype with a name in enum dtype (reading traces). */
+enum status weights_view(const struct weights *w, const char *name, struct tensor *out);
+bool weights_has(const struct weights *w, const char *name);
+
+/* Iteration, in order of name. */
+int64_t weights_count(const struct weights *w);
+const char *weights_name(const struct weights *w, int64_t i);
+const char *weights_path(const struct weights *w, const char *name); /* the file that holds it, for messages */
+uint64_t weights_bytes(const struct weights *w);                     /* all tensors' data together */
+int64_t weights_parameters(const struct weights *w);                 /* all tensors' elements together */
+enum dtype weights_dtype(const struct weights *w);                   /* of the largest tensor */
+
+/* Gives the mapped pages that lie wholly inside t back to the system (madvise); t stays readable. */
+void weights_release(const struct weights *w, const struct tensor *t);
+
+/* Writing, for traces: tensors in the given order; DTYPE_F32, DTYPE_I64 and DTYPE_U8.  The file appears whole or not. */
+struct named_tensor {
+	char name[64];
+	struct tensor tensor; /* contiguous, host memory */
+};
+enum status weights_write(const char *path, int n, const struct named_tensor *tensors);
+
+#endif

@@ -1,0 +1,504 @@
+/* zimage: the family Z-Image (Turbo and base), as diffusers' ZImagePipeline runs it.
+ *
+ * Paper: arXiv 2511.22699.  Reference: diffusers, pipelines/z_image/pipeline_z_image.py.
+ *
+ * Traps: guidance acts when it is above 0, as positive + scale * (positive - negative); a missing negative prompt is the
+ * empty one through the chat frame; the prompt is cut at max_sequence_length tokens, frame included; the latents are
+ * drawn and stepped in float32.
+ *
+ * Memory: text encoder, transformer and autoencoder stay loaded when they fit the budget together; else text encoder and
+ * transformer take turns (the autoencoder is small and stays beside the transformer).
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/autoencoder.h"
+#include "engine/family.h"
+#include "engine/png.h"
+#include "engine/qwen3.h"
+#include "engine/tokenizer.h"
+#include "engine/weights.h"
+#include "engine/zimage_transformer.h"
+
+enum { TOKENS_DEFAULT = 512, MODULATION_STEPS = 16 };
+
+enum { POSITIVE, NEGATIVE };
+
+struct zimage {
+	struct kernels *k;
+	char path[PATH_MAX];
+	bool together;                       /* all parts fit the budget at once */
+	int64_t latent_channels, pixels_per_latent;
+	struct flow_config flow;
+	struct tokenizer *tokenizer;
+	struct qwen3 *text;                  /* NULL while not loaded */
+	struct zimage_transformer *transformer;
+	struct autoencoder *vae;
+	struct zimage_caption caption[2];    /* of the job under way */
+	struct zimage_modulation modulation; /* of steps modulation_first and the following */
+	int modulation_first, modulation_count;
+};
+
+/* ---- description and recipes --------------------------------------------------------------------------------------- */
+
+static void join(char *out, size_t len, const char *dir, const char *name)
+{
+	snprintf(out, len, "%s/%s", dir, name);
+}
+
+static int smaller(int64_t a, int64_t b)
+{
+	return (int)(a < b ? a : b);
+}
+
+/* The published files say nowhere which of the two models they are.  Turbo's schedule is shifted by 3, the base model's by
+ * more; what follows from it are only the defaults of steps and guidance. */
+static enum status zimage_describe(struct model *m)
+{
+	char path[PATH_MAX + 64];
+	struct zimage_config transformer;
+	struct autoencoder_config vae;
+	struct flow_config flow;
+	bool turbo;
+	int side;
+
+	join(path, sizeof path, m->path, "transformer");
+	TRY(zimage_config_read(path, &transformer));
+	join(path, sizeof path, m->path, "vae");
+	TRY(autoencoder_config_read(path, &vae));
+	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
+	TRY(flow_config_read(path, &flow));
+	turbo = flow.shift <= 3;
+	m->size_multiple = ZIMAGE_PATCH << (vae.n_blocks - 1);
+	m->size_max = smaller(PNG_SIDE_MAX, m->size_multiple * (int64_t)smaller(transformer.axes_len[1], transformer.axes_len[2]));
+	side = smaller(vae.sample_size, m->size_max) / m->size_multiple * m->size_multiple;
+	if (side == 0)
+		side = m->size_multiple;
+	m->defaults = (struct model_defaults){ side, side, turbo ? 8 : 50, turbo ? 0 : 5 };
+	return STATUS_OK;
+}
+
+static enum status check_side(const struct model *m, const char *what, int side)
+{
+	if (side % m->size_multiple == 0 && side >= m->size_multiple && side <= m->size_max)
+		return STATUS_OK;
+	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side, m->name,
+		m->size_multiple, m->size_max, m->size_multiple);
+}
+
+/* The arguments of the pipeline that `Set:` may give, with their allowed range. */
+static const struct {
+	const char *name;
+	bool integer;
+	double low, high;
+} settings[] = {
+	{ "cfg_normalization", false, 0, 1e6 },
+	{ "cfg_truncation", false, 0, 1e6 },
+	{ "image_index", true, 0, 63 },
+	{ "max_sequence_length", true, 1, 1000 },
+	{ "num_images_per_prompt", true, 1, 64 },
+};
+
+static enum status check_setting(const struct recipe_set *set)
+{
+	for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+		char *end;
+		double value;
+
+		if (strcmp(settings[i].name, set->name) != 0)
+			continue;
+		if (strcmp(set->value, "True") == 0 || strcmp(set->value, "False") == 0) {
+			if (!settings[i].integer)
+				return STATUS_OK;
+		}
+		value = strtod(set->value, &end);
+		if (end == set->value || *end || !(value >= settings[i].low && value <= settings[i].high) ||
+			(settings[i].integer && value != floor(value)))
+			return status_fail(STATUS_INVALID, "Set: %s=%s: must be %s from %g to %g", set->name, set->value,
+				settings[i].integer ? "an integer" : "a number", settings[i].low, settings[i].high);
+		return STATUS_OK;
+	}
+	return status_fail(STATUS_INVALID, "Set: %s is no argument of the Z-Image pipeline (there are cfg_normalization, "
+		"cfg_truncation, image_index, max_sequence_length, num_images_per_prompt)", set->name);
+}
+
+static double setting(const struct recipe *r, const char *name, double fallback)
+{
+	for (int i = 0; i < r->n_sets; i++)
+		if (strcmp(r->sets[i].name, name) == 0)
+			return strcmp(r->sets[i].value, "True") == 0 ? 1 : strtod(r->sets[i].value, NULL);
+	return fallback;
+}
+
+static enum status zimage_resolve(const struct model *m, struct recipe *r)
+{
+	TRY(check_side(m, "width", r->width));
+	TRY(check_side(m, "height", r->height));
+	if (!r->sampler[0] || strcmp(r->sampler, "flow_euler") == 0)
+		strcpy(r->sampler, "euler");
+	if (strcmp(r->sampler, "euler") != 0)
+		return status_fail(STATUS_INVALID, "Sampler: %s is not supported for Z-Image; use euler", r->sampler);
+	for (int i = 0; i < r->n_sets; i++)
+		TRY(check_setting(&r->sets[i]));
+	if (recipe_set_int(r, "image_index", 0) >= recipe_set_int(r, "num_images_per_prompt", 1))
+		return status_fail(STATUS_INVALID, "Set: image_index counts from 0 and must be below num_images_per_prompt");
+	if (r->n_loras > 0)
+		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
+	return STATUS_OK;
+}
+
+static double zimage_guidance_from_cfg(double cfg)
+{
+	return cfg - 1;
+}
+
+/* ---- loading ------------------------------------------------------------------------------------------------------- */
+
+/* Bytes that a part's weights take once packed. */
+static enum status part_bytes(struct zimage *z, const char *part, uint64_t *bytes)
+{
+	char path[PATH_MAX + 64];
+	struct weights *w;
+
+	join(path, sizeof path, z->path, part);
+	TRY(weights_open(path, &w));
+	*bytes = (uint64_t)weights_parameters(w) * dtype_size(kernels_dtype(z->k));
+	weights_close(w);
+	return STATUS_OK;
+}
+
+/* Decides whether the parts stay together, before anything is loaded. */
+static enum status plan_memory(struct zimage *z, uint64_t budget, uint64_t limit)
+{
+	uint64_t text, transformer, vae, most;
+
+	TRY(part_bytes(z, "text_encoder", &text));
+	TRY(part_bytes(z, "transformer", &transformer));
+	TRY(part_bytes(z, "vae", &vae));
+	most = text > transformer + vae ? text : transformer + vae;
+	if (most > limit)
+		return status_fail(STATUS_NO_MEMORY, "%s does not fit: in %s its text encoder takes %.1f GB, its transformer %.1f GB "
+			"and its autoencoder %.1f GB; there are %.1f GB (a smaller --dtype or a higher memory limit helps)", z->path,
+			dtype_name(kernels_dtype(z->k)), (double)text / 1e9, (double)transformer / 1e9, (double)vae / 1e9,
+			(double)limit / 1e9);
+	z->together = text + transformer + vae <= budget;
+	return STATUS_OK;
+}
+
+static enum status read_parts(struct zimage *z)
+{
+	char path[PATH_MAX + 64];
+	struct zimage_config transformer;
+	struct autoencoder_config vae;
+
+	join(path, sizeof path, z->path, "transformer");
+	TRY(zimage_config_read(path, &transformer));
+	join(path, sizeof path, z->path, "vae");
+	TRY(autoencoder_config_read(path, &vae));
+	if (transformer.channels != vae.latent_channels)
+		return status_fail(STATUS_CORRUPT, "%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
+			"%lld: they do not belong together", z->path, (long long)transformer.channels, (long long)vae.latent_channels);
+	z->latent_channels = vae.latent_channels;
+	z->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
+	join(path, sizeof path, z->path, "scheduler/scheduler_config.json");
+	TRY(flow_config_read(path, &z->flow));
+	join(path, sizeof path, z->path, "tokenizer/tokenizer.json");
+	return tokenizer_open(path, &z->tokenizer);
+}
+
+static void zimage_close(void *state)
+{
+	struct zimage *z = state;
+
+	if (!z)
+		return;
+	qwen3_close(z->text);
+	zimage_transformer_close(z->transformer);
+	autoencoder_close(z->vae);
+	tokenizer_close(z->tokenizer);
+	free(z);
+}
+
+static enum status zimage_open(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
+{
+	struct zimage *z = calloc(1, sizeof *z);
+	enum status status;
+
+	if (!z)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a model");
+	z->k = k;
+	snprintf(z->path, sizeof z->path, "%s", m->path);
+	status = read_parts(z);
+	if (status == STATUS_OK)
+		status = plan_memory(z, memory->resident, memory->limit);
+	if (status != STATUS_OK) {
+		zimage_close(z);
+		return status;
+	}
+	*state = z;
+	return STATUS_OK;
+}
+
+static enum status need_text(struct zimage *z, struct run *run)
+{
+	char path[PATH_MAX + 64];
+	double start = run_clock();
+	enum status status;
+
+	if (z->text)
+		return STATUS_OK;
+	if (!z->together) {
+		zimage_transformer_close(z->transformer);
+		z->transformer = NULL;
+	}
+	join(path, sizeof path, z->path, "text_encoder");
+	status = qwen3_open(z->k, path, &z->text);
+	run->load_seconds += run_clock() - start;
+	return status;
+}
+
+static enum status need_transformer(struct zimage *z, struct run *run)
+{
+	char path[PATH_MAX + 64];
+	double start = run_clock();
+	enum status status;
+
+	if (z->transformer)
+		return STATUS_OK;
+	if (!z->together) {
+		qwen3_close(z->text);
+		z->text = NULL;
+	}
+	join(path, sizeof path, z->path, "transformer");
+	status = zimage_transformer_open(z->k, path, &z->transformer);
+	run->load_seconds += run_clock() - start;
+	return status;
+}
+
+static enum status need_vae(struct zimage *z, struct run *run)
+{
+	char path[PATH_MAX + 64];
+	double start = run_clock();
+	enum status status;
+
+	if (z->vae)
+		return STATUS_OK;
+	join(path, sizeof path, z->path, "vae");
+	status = autoencoder_open(z->k, path, &z->vae);
+	run->load_seconds += run_clock() - start;
+	return status;
+}
+
+/* ---- text ---------------------------------------------------------------------------------------------------------- */
+
+/* The prompt in the chat frame of the pipeline (Qwen3's template for one user message), cut to the longest length. */
+static enum status tokenize(struct zimage *z, const char *prompt, int64_t longest, struct token_ids *ids)
+{
+	static const char before[] = "<|im_start|>user\n", after[] = "<|im_end|>\n<|im_start|>assistant\n";
+	struct bytes text = { 0 };
+	enum status status;
+
+	status = bytes_add(&text, before, sizeof before - 1);
+	if (status == STATUS_OK)
+		status = bytes_add(&text, prompt, strlen(prompt));
+	if (status == STATUS_OK)
+		status = bytes_add(&text, after, sizeof after - 1);
+	if (status == STATUS_OK)
+		status = tokenizer_encode(z->tokenizer, (char *)text.data, text.len, ids);
+	bytes_free(&text);
+	if (ids->count > longest)
+		ids->count = longest;
+	return status;
+}
+
+/* The trace holds the ids as the reference gives them to the encoder: padded on the right. */
+static enum status trace_padded(struct zimage *z, struct run *run, const char *name, const struct token_ids *ids, int64_t longest)
+{
+	int64_t padding = tokenizer_find(z->tokenizer, "<|endoftext|>");
+	int64_t *padded;
+	enum status status;
+
+	if (!run->trace)
+		return STATUS_OK;
+	padded = malloc((size_t)longest * sizeof *padded);
+	if (!padded)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a trace");
+	for (int64_t i = 0; i < longest; i++)
+		padded[i] = i < ids->count ? ids->id[i] : padding;
+	status = trace_ids(run->trace, name, padded, longest);
+	free(padded);
+	return status;
+}
+
+static enum status embed_ids(struct zimage *z, struct run *run, const char *sign, const struct token_ids *ids, struct tensor *embeds)
+{
+	int64_t longest = (int64_t)setting(run->recipe, "max_sequence_length", TOKENS_DEFAULT);
+	char name[64];
+
+	snprintf(name, sizeof name, "%sinput_ids.0", sign);
+	TRY(trace_padded(z, run, name, ids, longest));
+	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ ids->count, qwen3_hidden(z->text) }, embeds));
+	TRY(qwen3_encode(z->text, run->arena, ids->id, ids->count, *embeds));
+	return trace_tensor(run->trace, z->k, *embeds, "%sprompt_embeds", sign);
+}
+
+static enum status embed_prompt(struct zimage *z, struct run *run, int which, struct tensor *embeds)
+{
+	const struct recipe *r = run->recipe;
+	const char *prompt = which == POSITIVE ? r->prompt : r->negative ? r->negative : "";
+	struct token_ids ids = { 0 };
+	enum status status = tokenize(z, prompt, (int64_t)setting(r, "max_sequence_length", TOKENS_DEFAULT), &ids);
+
+	if (status == STATUS_OK)
+		status = embed_ids(z, run, which == POSITIVE ? "" : "negative_", &ids, embeds);
+	token_ids_free(&ids);
+	return status;
+}
+
+static bool guided(const struct recipe *r)
+{
+	return r->guidance > 0;
+}
+
+static enum status zimage_encode(void *state, struct run *run)
+{
+	struct zimage *z = state;
+	struct tensor embeds[2];
+	int64_t shape[3];
+	int n = guided(run->recipe) ? 2 : 1;
+
+	TRY(need_text(z, run));
+	for (int i = 0; i < n; i++)
+		TRY(embed_prompt(z, run, i, &embeds[i]));
+	TRY(need_transformer(z, run));
+	zimage_family.latent_shape(z, run->recipe, shape);
+	for (int i = 0; i < n; i++)
+		TRY(zimage_transformer_caption(z->transformer, run->arena, embeds[i], shape[1], shape[2], &z->caption[i]));
+	z->modulation_count = 0;
+	return STATUS_OK;
+}
+
+/* ---- denoising ------------------------------------------------------------------------------------------------------- */
+
+static void zimage_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
+{
+	const struct zimage *z = state;
+
+	dim[0] = z->latent_channels;
+	dim[1] = r->height / z->pixels_per_latent;
+	dim[2] = r->width / z->pixels_per_latent;
+}
+
+static enum status zimage_schedule(const void *state, const struct recipe *r, struct schedule *out)
+{
+	const struct zimage *z = state;
+	int64_t side = ZIMAGE_PATCH * z->pixels_per_latent;
+
+	flow_schedule(&z->flow, r->steps, (r->height / side) * (r->width / side), out);
+	return STATUS_OK;
+}
+
+/* 1 - sigma as the pipeline computes it. */
+static float time_of(const struct schedule *s, int step)
+{
+	return (1000 - s->timesteps[step]) / 1000;
+}
+
+/* Modulation is computed for a run of steps at once; its tensors stay in the arena, the first run is the largest. */
+static enum status need_modulation(struct zimage *z, struct run *run, const struct schedule *s, int step)
+{
+	float times[MODULATION_STEPS];
+	int n = s->steps - step < MODULATION_STEPS ? s->steps - step : MODULATION_STEPS;
+
+	if (z->modulation_count && step >= z->modulation_first && step < z->modulation_first + z->modulation_count)
+		return STATUS_OK;
+	for (int i = 0; i < n; i++)
+		times[i] = time_of(s, step + i);
+	TRY(zimage_transformer_modulation(z->transformer, run->arena, n, times, &z->modulation));
+	z->modulation_first = step;
+	z->modulation_count = n;
+	return STATUS_OK;
+}
+
+static enum status l2_norm(struct kernels *k, struct tensor device, double *out)
+{
+	int64_t n = tensor_count(&device);
+	struct tensor host = device;
+	double sum = 0;
+	enum status status;
+
+	host.data = malloc((size_t)n * sizeof(float));
+	if (!host.data)
+		return status_fail(STATUS_NO_MEMORY, "no memory for guidance");
+	status = kernels_download(k, device, &host);
+	for (int64_t i = 0; status == STATUS_OK && i < n; i++)
+		sum += (double)((float *)host.data)[i] * ((float *)host.data)[i];
+	free(host.data);
+	*out = sqrt(sum);
+	return status;
+}
+
+/* positive := positive + scale (positive - negative), its length limited when cfg_normalization asks for it. */
+static enum status guide(struct zimage *z, const struct recipe *r, struct tensor positive, struct tensor negative)
+{
+	double limit = setting(r, "cfg_normalization", 0), before = 0, after;
+	float scale = (float)r->guidance;
+
+	if (limit > 0)
+		TRY(l2_norm(z->k, positive, &before));
+	TRY(kernels_axpby(z->k, -scale, negative, 1 + scale, positive));
+	if (limit > 0) {
+		TRY(l2_norm(z->k, positive, &after));
+		if (after > before * limit)
+			TRY(kernels_axpby(z->k, 0, negative, (float)(before * limit / after), positive));
+	}
+	return STATUS_OK;
+}
+
+static enum status zimage_predict(void *state, struct run *run, const struct schedule *s, int step, struct tensor latents,
+	struct tensor out)
+{
+	struct zimage *z = state;
+	struct tensor negative;
+	double truncation = setting(run->recipe, "cfg_truncation", 1);
+	size_t mark;
+	int64_t row;
+
+	TRY(need_modulation(z, run, s, step));
+	row = step - z->modulation_first;
+	TRY(zimage_transformer_predict(z->transformer, run->arena, &z->caption[POSITIVE], &z->modulation, row, latents, out));
+	/* beyond cfg_truncation (compared with 1 - sigma, and only up to 1) guidance is off */
+	if (!guided(run->recipe) || (truncation <= 1 && (double)time_of(s, step) > truncation))
+		return STATUS_OK;
+	mark = arena_mark(run->arena);
+	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &negative));
+	TRY(zimage_transformer_predict(z->transformer, run->arena, &z->caption[NEGATIVE], &z->modulation, row, latents, negative));
+	TRY(guide(z, run->recipe, out, negative));
+	arena_release(run->arena, mark);
+	return STATUS_OK;
+}
+
+static enum status zimage_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
+{
+	struct zimage *z = state;
+
+	TRY(need_vae(z, run));
+	return autoencoder_decode(z->vae, run->arena, latents, picture);
+}
+
+const struct family zimage_family = {
+	.name = "z-image",
+	.pipeline = "ZImagePipeline",
+	.describe = zimage_describe,
+	.resolve = zimage_resolve,
+	.guidance_from_cfg = zimage_guidance_from_cfg,
+	.open = zimage_open,
+	.close = zimage_close,
+	.encode = zimage_encode,
+	.latent_shape = zimage_latent_shape,
+	.schedule = zimage_schedule,
+	.predict = zimage_predict,
+	.decode = zimage_decode,
+};

@@ -1,0 +1,348 @@
+/* promptfs worker --fd N: a worker process, started by the daemon (supervisor.c) and by nobody else.
+ *
+ * One engine, one request at a time, read from the socket N; between the steps of a generation the socket is looked at for
+ * a cancel.  The end of the connection is the end of the process.  What is asked comes from our own daemon; still, a
+ * request that is not understood ends the process rather than being guessed at.
+ *
+ * The memory limit is given to the engine: RLIMIT_AS would count the mapped files of the weights as well.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "fs/commands.h"
+#include "fs/picture.h"
+#include "fs/wire.h"
+
+/* A model that was opened once: the engine keeps what it loaded by the model's address. */
+struct opened {
+	struct opened *next;
+	struct model model;
+};
+
+struct serving {
+	struct wire *wire;
+	struct engine *engine;
+	struct opened *models;
+	uint64_t id; /* of the request being served */
+	bool stop;   /* it was cancelled, or the daemon is gone */
+};
+
+/* ---- replies */
+
+/* Sends body (taken). A daemon that is gone shows at the next receive. */
+static enum status reply(struct serving *s, json_t *body, int fd)
+{
+	enum status status = STATUS_NO_MEMORY;
+
+	if (body && json_object_set_new(body, "id", json_integer((json_int_t)s->id)) == 0)
+		status = wire_send(s->wire, body, fd);
+	json_decref(body);
+	return status;
+}
+
+/* A text cut in the middle of a character, or from a file name, may be no UTF-8: then in ASCII. */
+static json_t *text_value(const char *text)
+{
+	char copy[1024];
+	json_t *value;
+
+	snprintf(copy, sizeof copy, "%s", text);
+	value = json_string(copy);
+	if (value)
+		return value;
+	for (char *c = copy; *c; c++)
+		if ((unsigned char)*c >= 0x80)
+			*c = '?';
+	return json_string(copy);
+}
+
+static enum status reply_failed(struct serving *s, enum status status)
+{
+	return reply(s, json_pack("{s:s, s:i, s:o}", "kind", "failed", "status", (int)status, "text",
+				text_value(status_text())),
+		-1);
+}
+
+static json_t *seconds_value(const struct engine_progress *p)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; list && i < STAGE_COUNT; i++)
+		json_array_append_new(list, json_real(p->seconds[i]));
+	return list;
+}
+
+static enum status reply_done(struct serving *s, const struct engine_progress *last, int fd)
+{
+	return reply(s, json_pack("{s:s, s:o, s:I}", "kind", "done", "seconds", seconds_value(last), "memory",
+				(json_int_t)engine_memory(s->engine)),
+		fd);
+}
+
+/* ---- during a generation */
+
+struct making {
+	struct serving *serving;
+	struct engine_progress last;
+};
+
+/* The only thing that may arrive is a cancel; one for an earlier request came too late and means nothing. */
+static bool must_stop(struct serving *s, const json_t *body)
+{
+	const char *kind = json_string_value(json_object_get(body, "kind"));
+
+	if (!kind || strcmp(kind, "cancel") != 0)
+		return true;
+	return (uint64_t)json_integer_value(json_object_get(body, "id")) == s->id;
+}
+
+static bool is_cancelled(void *context)
+{
+	struct serving *s = ((struct making *)context)->serving;
+	struct wire_message m = { .fd = -1 };
+
+	while (!s->stop) {
+		if (wire_receive(s->wire, 0, &m) != STATUS_OK)
+			s->stop = true;
+		else if (!m.body)
+			break;
+		else
+			s->stop = must_stop(s, m.body);
+		wire_message_fini(&m);
+	}
+	return s->stop;
+}
+
+static void send_progress(void *context, const struct engine_progress *p)
+{
+	struct making *making = context;
+
+	making->last = *p;
+	reply(making->serving,
+		json_pack("{s:s, s:i, s:i, s:i, s:o}", "kind", "progress", "stage", (int)p->stage, "step", p->step,
+			"steps", p->steps, "seconds", seconds_value(p)),
+		-1);
+}
+
+/* ---- requests */
+
+static enum status need_text(const json_t *body, const char *key, const char **out)
+{
+	*out = json_string_value(json_object_get(body, key));
+	return *out ? STATUS_OK : status_fail(STATUS_INTERNAL, "the daemon's request lacks %s", key);
+}
+
+static enum status keep_model(struct serving *s, const struct model *m, struct model **out)
+{
+	struct opened *o = s->models;
+
+	while (o && (strcmp(o->model.path, m->path) != 0 || strcmp(o->model.identity, m->identity) != 0))
+		o = o->next;
+	if (!o) {
+		o = calloc(1, sizeof *o);
+		if (!o)
+			return status_fail(STATUS_NO_MEMORY, "no memory for a model");
+		o->model = *m;
+		o->next = s->models;
+		s->models = o;
+	}
+	*out = &o->model;
+	return STATUS_OK;
+}
+
+/* The model of a request, with the very files that the daemon knows. */
+static enum status open_model(struct serving *s, const json_t *body, struct model **out)
+{
+	const char *path, *name, *identity;
+	struct model m;
+
+	TRY(need_text(body, "path", &path));
+	TRY(need_text(body, "name", &name));
+	TRY(need_text(body, "identity", &identity));
+	TRY(model_open(path, name, &m));
+	if (strcmp(m.identity, identity) != 0)
+		return status_fail(STATUS_NO_MODEL,
+			"%s: the model's files have changed since they were last looked at; write \"reload\" to "
+			"status/control",
+			path);
+	return keep_model(s, &m, out);
+}
+
+static enum status serve_hello(struct serving *s, const json_t *body)
+{
+	struct engine_options options = { .dtype = DTYPE_OTHER };
+	const char *device, *dtype;
+
+	TRY(need_text(body, "device", &device));
+	TRY(need_text(body, "dtype", &dtype));
+	if (s->engine || json_integer_value(json_object_get(body, "numerics")) != RECIPE_NUMERICS)
+		return status_fail(STATUS_INTERNAL, "the worker is of another version than the daemon; mount again");
+	options.device = device;
+	while (options.dtype > 0 && *dtype && strcmp(dtype_name(options.dtype), dtype) != 0)
+		options.dtype--;
+	if (*dtype && strcmp(dtype_name(options.dtype), dtype) != 0)
+		return status_fail(STATUS_INVALID, "there is no dtype \"%s\"", dtype);
+	options.threads = (int)json_integer_value(json_object_get(body, "threads"));
+	options.memory_limit = (uint64_t)json_integer_value(json_object_get(body, "memory_limit"));
+	TRY(engine_open(&options, &s->engine));
+	return reply(s, json_pack("{s:s, s:s, s:s}", "kind", "ready", "device", engine_device(s->engine), "dtype",
+				dtype_name(engine_dtype(s->engine))),
+		-1);
+}
+
+static enum status serve_hash(struct serving *s, const json_t *body)
+{
+	char hash[MODEL_HASH_LEN + 1];
+	struct model *m;
+
+	TRY(open_model(s, body, &m));
+	TRY(model_hash_files(m->path, hash));
+	TRY(open_model(s, body, &m)); /* files that changed meanwhile would give the hash a wrong name */
+	return reply(s, json_pack("{s:s, s:s}", "kind", "hashed", "hash", hash), -1);
+}
+
+static enum status run_engine(struct making *making, const struct model *m, const struct recipe *recipe,
+	struct bytes *png)
+{
+	return engine_generate(making->serving->engine,
+		&(struct engine_job){ .model = m,
+			.recipe = recipe,
+			.cancelled = is_cancelled,
+			.progress = send_progress,
+			.context = making },
+		png);
+}
+
+static enum status hand_over(struct making *making, const struct bytes *png)
+{
+	enum status status;
+	int fd;
+
+	TRY(picture_seal(png->data, png->len, &fd));
+	status = reply_done(making->serving, &making->last, fd);
+	close(fd);
+	return status;
+}
+
+static enum status serve_generate(struct serving *s, const json_t *body)
+{
+	struct making making = { .serving = s };
+	struct recipe recipe = { 0 };
+	struct bytes png = { 0 };
+	enum status status;
+	struct model *m;
+
+	TRY(open_model(s, body, &m));
+	TRY(recipe_from_json(json_object_get(body, "recipe"), &recipe));
+	status = run_engine(&making, m, &recipe, &png);
+	if (status == STATUS_OK)
+		status = hand_over(&making, &png);
+	bytes_free(&png);
+	recipe_free(&recipe);
+	return status;
+}
+
+/* Loads by making the smallest picture in one step: that touches every weight, as the first job will. */
+static enum status serve_warm(struct serving *s, const json_t *body)
+{
+	struct recipe_fields fields = { .prompt = (char[]){ "warm" }, .has_steps = true, .steps = 1, .has_size = true };
+	struct making making = { .serving = s };
+	struct recipe recipe = { 0 };
+	struct bytes png = { 0 };
+	enum status status;
+	struct model *m;
+
+	TRY(open_model(s, body, &m));
+	fields.width = fields.height = (64 + m->size_multiple - 1) / m->size_multiple * m->size_multiple;
+	TRY(recipe_resolve(&fields, m, &recipe));
+	status = run_engine(&making, m, &recipe, &png);
+	bytes_free(&png);
+	recipe_free(&recipe);
+	return status == STATUS_OK ? reply_done(s, &making.last, -1) : status;
+}
+
+static enum status serve_unload(struct serving *s, const json_t *body)
+{
+	engine_unload(s->engine);
+	return reply_done(s, &(struct engine_progress){ 0 }, -1);
+}
+
+/* It came too late: what it was to end has ended. */
+static enum status serve_cancel(struct serving *s, const json_t *body)
+{
+	return STATUS_OK;
+}
+
+static const struct {
+	const char *kind;
+	enum status (*serve)(struct serving *s, const json_t *body);
+	bool needs_engine;
+} requests[] = {
+	{ "hello", serve_hello, false },
+	{ "hash", serve_hash, true },
+	{ "generate", serve_generate, true },
+	{ "warm", serve_warm, true },
+	{ "unload", serve_unload, true },
+	{ "cancel", serve_cancel, true },
+};
+
+/* False when the request is unknown. */
+static bool serve(struct serving *s, const json_t *body)
+{
+	const char *kind = json_string_value(json_object_get(body, "kind"));
+	enum status status;
+	size_t i = 0;
+
+	while (i < sizeof requests / sizeof *requests && (!kind || strcmp(requests[i].kind, kind) != 0))
+		i++;
+	if (i == sizeof requests / sizeof *requests || (requests[i].needs_engine && !s->engine))
+		return false;
+	if (requests[i].serve != serve_cancel)
+		s->id = (uint64_t)json_integer_value(json_object_get(body, "id"));
+	s->stop = false;
+	status = requests[i].serve(s, body);
+	if (status != STATUS_OK)
+		reply_failed(s, status);
+	return true;
+}
+
+/* ---- the process */
+
+/* Dies with the daemon, and before it when memory runs out. A daemon that died before this shows by the socket. */
+static void set_process(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (fd < 0)
+		return;
+	if (write(fd, "500", 3) < 0)
+		fprintf(stderr, "promptfs worker: cannot set oom_score_adj: %s\n", strerror(errno));
+	close(fd);
+}
+
+static void serve_all(struct serving *s)
+{
+	struct wire_message m = { .fd = -1 };
+	bool known = true;
+
+	while (known && wire_receive(s->wire, -1, &m) == STATUS_OK) {
+		known = serve(s, m.body);
+		wire_message_fini(&m);
+	}
+}
+
+static void free_models(struct opened *o)
+{
+	struct opened *next;
+
+	for (; o; o = next) {
+		next = o->next;
+		free(o);
+	}
+}

@@ -1,0 +1,16 @@
+/* key: see key.h. */
+#include "fs/key.h"
+
+#include <string.h>
+
+enum status key_make(const struct recipe *r, const char *model_hash, enum dtype dtype, struct bytes *canonical,
+	char key[RECIPE_KEY_LEN + 1])
+{
+	size_t start = canonical->len;
+
+	if (strlen(model_hash) != MODEL_HASH_LEN)
+		return status_fail(STATUS_INTERNAL, "a key was asked for before the model's content was hashed");
+	TRY(recipe_canonical(r, model_hash, dtype_name(dtype), canonical));
+	recipe_key(canonical->data + start, canonical->len - start, key);
+	return STATUS_OK;
+}

@@ -1,0 +1,64 @@
+/* wire: messages between the daemon and a worker process over a stream socket pair.
+ *
+ * A message is a header of two 32-bit numbers in the machine's order (length of the body, descriptors passed: 0 or 1) and
+ * a body: one JSON object.  A descriptor travels by SCM_RIGHTS with the first byte of its message.
+ *
+ *     {"kind": ..., "id": N, ...}                                            the id of a request comes back in its replies
+ *     to the worker    hello(device, dtype, threads, memory_limit, numerics)   hash(path)   generate(path, name, identity,
+ *                      recipe)   warm(path, name, identity)   unload   cancel (its id: the request to end)
+ *     from the worker  ready(device, dtype)   hashed(hash)   progress(stage, step, steps, seconds)
+ *                      done(seconds, memory) with a picture's descriptor after generate   failed(status, text)
+ *
+ * The end of the connection tells a worker to quit.  The daemon trusts a worker with nothing: wire_read_reply checks every value, and whatever is wrong is STATUS_CORRUPT.
+ *
+ * Threads: a wire belongs to one thread at a time.
+ */
+#ifndef PROMPTFS_FS_WIRE_H
+#define PROMPTFS_FS_WIRE_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+
+/* A recipe with a prompt and a negative prompt of 1 MiB each, every character escaped, still fits; replies are short. */
+enum { WIRE_REQUEST_MAX = 16 << 20, WIRE_REPLY_MAX = 64 << 10 };
+
+struct wire;
+
+struct wire_message {
+	json_t *body; /* an object; NULL: no message */
+	int fd;       /* -1: none */
+};
+
+/* Takes fd (closed also on failure).  receive_max: the longest body accepted; a longer one is STATUS_CORRUPT. */
+enum status wire_open(int fd, size_t receive_max, struct wire **out);
+void wire_close(struct wire *w); /* NULL is allowed */
+int wire_fd(const struct wire *w); /* for poll */
+
+/* Sends body (borrowed), with a copy of fd unless it is -1.  STATUS_IO when the other side is gone or has not read for a
+ * minute, STATUS_INVALID when the body is too long. */
+enum status wire_send(struct wire *w, const json_t *body, int fd);
+
+/* The next message; waits up to timeout_ms (-1: forever, 0: takes only what has arrived).  None in time: STATUS_OK with
+ * body NULL.  STATUS_IO: the other side is gone; STATUS_CORRUPT: it sent garbage; both are final. */
+enum status wire_receive(struct wire *w, int timeout_ms, struct wire_message *out);
+void wire_message_fini(struct wire_message *m); /* frees the body, closes the descriptor */
+
+/* What a worker said. */
+enum wire_kind { WIRE_READY, WIRE_HASHED, WIRE_PROGRESS, WIRE_DONE, WIRE_FAILED };
+
+struct wire_reply {
+	enum wire_kind kind;
+	uint64_t id;
+	char device[32], dtype[16];      /* WIRE_READY */
+	char hash[MODEL_HASH_LEN + 1];   /* WIRE_HASHED */
+	struct engine_progress progress; /* WIRE_PROGRESS; WIRE_DONE: the seconds */
+	uint64_t memory;                 /* WIRE_DONE: what the engine holds */
+	enum status status;              /* WIRE_FAILED: not STATUS_OK */
+	char text[1024];                 /* WIRE_FAILED */
+};
+
+enum status wire_read_reply(const json_t *body, struct wire_reply *out);
+
+#endif

@@ -1,0 +1,296 @@
+/* cpu: products by oneDNN, attention and rows by our own vector loops, what is small by the reference's functions. */
+#include "kernels/cpu/onednn.h"
+#include "kernels/cpu/simd.h"
+#include "kernels/ref/ref.h"
+
+#include <stdlib.h>
+
+struct cpu {
+	struct onednn *onednn;
+	const struct simd *simd;
+	void *scratch;
+	size_t scratch_len;
+};
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+static bool has_avx512(void)
+{
+	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+static bool has_bf16(void)
+{
+	return has_avx512() && __builtin_cpu_supports("avx512bf16") && onednn_has_bf16();
+}
+
+static const struct simd *pick_simd(enum dtype dtype)
+{
+	if (dtype == DTYPE_BF16)
+		return &simd_avx512bf16;
+	if (has_avx512())
+		return &simd_avx512;
+	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &simd_avx2 : &simd_base;
+}
+#else
+static bool has_bf16(void)
+{
+	return false;
+}
+
+static const struct simd *pick_simd(enum dtype dtype)
+{
+	return &simd_base;
+}
+#endif
+
+static enum status cpu_open(struct kernels *k)
+{
+	struct cpu *cpu;
+
+	if (k->dtype == DTYPE_OTHER)
+		k->dtype = has_bf16() ? DTYPE_BF16 : DTYPE_F32;
+	if (k->dtype == DTYPE_BF16 && !has_bf16())
+		return status_fail(STATUS_UNSUPPORTED, "device cpu: this processor has no bf16 arithmetic (AVX512_BF16); use f32");
+	cpu = calloc(1, sizeof *cpu);
+	if (!cpu)
+		return status_fail(STATUS_NO_MEMORY, "no memory for the cpu backend");
+	k->state = cpu;
+	cpu->simd = pick_simd(k->dtype);
+	return onednn_open(k, &cpu->onednn);
+}
+
+static void cpu_close(struct kernels *k)
+{
+	struct cpu *cpu = k->state;
+
+	if (!cpu)
+		return;
+	onednn_close(k, cpu->onednn);
+	memory_unmap(k, cpu->scratch, cpu->scratch_len);
+	free(cpu);
+}
+
+/* Working memory of at least len bytes, kept for the next operation. */
+static enum status need_scratch(struct kernels *k, size_t len, void **out)
+{
+	struct cpu *cpu = k->state;
+
+	if (len > cpu->scratch_len) {
+		memory_unmap(k, cpu->scratch, cpu->scratch_len);
+		k->held -= cpu->scratch_len;
+		cpu->scratch = NULL;
+		cpu->scratch_len = 0;
+		TRY(memory_map(k, len, &cpu->scratch));
+		cpu->scratch_len = len;
+		k->held += len;
+	}
+	*out = cpu->scratch;
+	return STATUS_OK;
+}
+
+static const struct simd *simd(const struct kernels *k)
+{
+	return ((const struct cpu *)k->state)->simd;
+}
+
+static struct onednn *onednn(const struct kernels *k)
+{
+	return ((const struct cpu *)k->state)->onednn;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+static enum status cpu_pack_begin(struct kernels *k, struct weight *w)
+{
+	return onednn_pack_begin(onednn(k), k, w);
+}
+
+static enum status cpu_pack_rows(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows)
+{
+	return onednn_pack_rows(onednn(k), w, k->dtype, first, count, rows);
+}
+
+static void cpu_pack_free(struct kernels *k, struct weight *w)
+{
+	onednn_pack_free(w);
+}
+
+/* oneDNN has no products of f32 that end in bf16: they go through a picture or matrix in f32. */
+static bool needs_f32(const struct kernels *k, const struct tensor *y)
+{
+	return k->dtype == DTYPE_F32 && y->dtype == DTYPE_BF16;
+}
+
+/* [h, w, channels] as [h * w, channels] */
+static struct tensor places_view(const struct tensor *t)
+{
+	return tensor_view(t->data, t->dtype, 2, (int64_t[]){ t->dim[0] * t->dim[1], t->dim[2] });
+}
+
+static enum status cpu_linear(struct kernels *k, const struct linear *op)
+{
+	const size_t len = (size_t)tensor_count(&op->y) * sizeof(float);
+	struct linear wide = *op;
+	void *data;
+	enum status status;
+
+	if (!needs_f32(k, &op->y))
+		return onednn_linear(onednn(k), k, op);
+	TRY(memory_map(k, len, &data));
+	wide.y = tensor_view(data, DTYPE_F32, 2, op->y.dim);
+	status = onednn_linear(onednn(k), k, &wide);
+	if (status == STATUS_OK)
+		simd(k)->unary(UNARY_COPY, &wide.y, &op->y);
+	memory_unmap(k, data, len);
+	return status;
+}
+
+/* A row of the enlarged picture; rows outside it are zeros. */
+static void enlarge_row(const struct tensor *x, int64_t row, char *to)
+{
+	const int64_t columns = x->dim[1];
+	const size_t place = (size_t)x->dim[2] * dtype_size(x->dtype);
+	const char *from = (const char *)x->data + row / 2 * columns * (int64_t)place;
+
+	if (row < 0 || row >= 2 * x->dim[0]) {
+		memset(to, 0, 2 * (size_t)columns * place);
+		return;
+	}
+	for (int64_t i = 0; i < columns; i++, from += place, to += 2 * place) {
+		memcpy(to, from, place);
+		memcpy(to + place, from, place);
+	}
+}
+
+/* The enlarged picture is made in bands of rows with the halo that the kernel needs: whole, the largest of a decoder
+ * would take a gigabyte. */
+static enum status conv_enlarged(struct kernels *k, const struct conv *op)
+{
+	const int64_t halo = op->w->kernel / 2, height = op->y.dim[0], columns = op->y.dim[1];
+	const int64_t row_len = columns * op->x.dim[2] * (int64_t)dtype_size(op->x.dtype), most = ((int64_t)32 << 20) / row_len;
+	const int64_t band = most < 8 ? 8 : most < height ? most : height;
+	void *rows;
+
+	TRY(need_scratch(k, (size_t)((band + 2 * halo) * row_len), &rows));
+	for (int64_t first = 0; first < height; first += band) {
+		const int64_t n = height - first < band ? height - first : band;
+		struct conv part = *op;
+
+		part.x = tensor_view(rows, op->x.dtype, 3, (int64_t[]){ n + 2 * halo, columns, op->x.dim[2] });
+		part.y = tensor_slice(op->y, 0, first, n);
+#pragma omp parallel for schedule(static) if (n * row_len > 1 << 16)
+		for (int64_t i = 0; i < n + 2 * halo; i++)
+			enlarge_row(&op->x, first + i - halo, (char *)rows + i * row_len);
+		TRY(onednn_conv(onednn(k), k, &part, (int)halo));
+	}
+	return STATUS_OK;
+}
+
+static enum status conv_any(struct kernels *k, const struct conv *op)
+{
+	return op->upsample ? conv_enlarged(k, op) : onednn_conv(onednn(k), k, op, 0);
+}
+
+static enum status cpu_conv(struct kernels *k, const struct conv *op)
+{
+	const size_t len = (size_t)tensor_count(&op->y) * sizeof(float);
+	struct tensor from, to = places_view(&op->y);
+	struct conv wide = *op;
+	void *data;
+	enum status status;
+
+	if (!needs_f32(k, &op->y))
+		return conv_any(k, op);
+	TRY(memory_map(k, len, &data));
+	wide.y = tensor_view(data, DTYPE_F32, 3, op->y.dim);
+	from = places_view(&wide.y);
+	status = conv_any(k, &wide);
+	if (status == STATUS_OK)
+		simd(k)->unary(UNARY_COPY, &from, &to);
+	memory_unmap(k, data, len);
+	return status;
+}
+
+static enum status cpu_attention(struct kernels *k, const struct attention *op)
+{
+	void *scratch;
+
+	TRY(need_scratch(k, simd(k)->attention_scratch(op, k->threads), &scratch));
+	simd(k)->attention(op, scratch);
+	return STATUS_OK;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+static enum status cpu_norm(struct kernels *k, const struct norm *op)
+{
+	simd(k)->norm(op);
+	return STATUS_OK;
+}
+
+static enum status cpu_norm_residual(struct kernels *k, const struct norm_residual *op)
+{
+	simd(k)->norm_residual(op);
+	return STATUS_OK;
+}
+
+static enum status cpu_group_norm(struct kernels *k, const struct group_norm *op)
+{
+	void *scratch;
+
+	TRY(need_scratch(k, simd(k)->group_norm_scratch(op, k->threads), &scratch));
+	simd(k)->group_norm(op, scratch);
+	return STATUS_OK;
+}
+
+static enum status cpu_qk_rope(struct kernels *k, const struct qk_rope *op)
+{
+	simd(k)->qk_rope(op);
+	return STATUS_OK;
+}
+
+static enum status cpu_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y)
+{
+	simd(k)->swiglu(&gate, &up, &y);
+	return STATUS_OK;
+}
+
+static enum status cpu_unary(struct kernels *k, enum unary f, struct tensor x, struct tensor y)
+{
+	simd(k)->unary(f, &x, &y);
+	return STATUS_OK;
+}
+
+const struct backend backend_cpu = {
+	.name = "cpu",
+	.open = cpu_open,
+	.close = cpu_close,
+	.map = memory_map,
+	.unmap = memory_unmap,
+	.discard = memory_discard,
+	.copy_in = memory_copy,
+	.copy_out = memory_copy,
+	.pack_begin = cpu_pack_begin,
+	.pack_rows = cpu_pack_rows,
+	.pack_free = cpu_pack_free,
+	.linear = cpu_linear,
+	.conv = cpu_conv,
+	.attention = cpu_attention,
+	.norm = cpu_norm,
+	.norm_residual = cpu_norm_residual,
+	.group_norm = cpu_group_norm,
+	.qk_rope = cpu_qk_rope,
+	.swiglu = cpu_swiglu,
+	.unary = cpu_unary,
+	/* latents and pixels: too small to be worth a second version */
+	.axpby = ref_axpby,
+	.fill_rows = ref_fill_rows,
+	.patchify = ref_patchify,
+	.unpatchify = ref_unpatchify,
+	.to_nhwc = ref_to_nhwc,
+	.to_rgb8 = ref_to_rgb8,
+	.all_finite = ref_all_finite,
+};

@@ -1,0 +1,12 @@
+/* simd_avx512bf16: the loops with avx512bf16. */
+#include "kernels/cpu/simd.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#pragma GCC target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,prefer-vector-width=512")
+
+#define SIMD_LEVEL simd_avx512bf16
+#define SIMD_NAME "avx512bf16"
+#include "kernels/cpu/simd_ops.inc"
+#endif

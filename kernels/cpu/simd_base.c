@@ -1,0 +1,6 @@
+/* simd_base: the loops for the compiler's own target. */
+#include "kernels/cpu/simd.h"
+
+#define SIMD_LEVEL simd_base
+#define SIMD_NAME "base"
+#include "kernels/cpu/simd_ops.inc"

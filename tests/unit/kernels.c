@@ -1,0 +1,722 @@
+/* kernels: every operation of the cpu backend against ref, in both dtypes, and every vector level this processor has.
+ *
+ * Tolerances.  Sums of k products of values up to 1 in f32 differ from the exact sum by about 1e-7 a term.  A result in
+ * bf16 may round to the neighbour: 2^-8 of its size.  Row operations in f32 carry a few roundings of 6e-8 and functions
+ * good to about 3e-7.
+ */
+#include "kernels/backend.h"
+#include "kernels/cpu/simd.h"
+#include "tests/unit/kernels_cases.h"
+
+/* A handle under test, and the reference in the same dtype. */
+struct pair {
+	const char *name;
+	struct kernels *k, *ref;
+	bool whole; /* products too; else row operations and attention only */
+};
+
+static struct tolerance tolerance(enum dtype dtype, double atol)
+{
+	if (dtype == DTYPE_BF16)
+		return (struct tolerance){ .atol = atol + 1e-30, .rtol = 0x1p-7, .nmse = 1e-5 };
+	return (struct tolerance){ .atol = atol + 1e-30, .rtol = 3e-6, .nmse = 1e-11 };
+}
+
+static const char *label(const struct pair *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static const char *label(const struct pair *p, const char *format, ...)
+{
+	static char text[256];
+	va_list args;
+	int len = snprintf(text, sizeof text, "%s %s ", p->name, dtype_name(p->k->dtype));
+
+	va_start(args, format);
+	vsnprintf(text + len, sizeof text - (size_t)len, format, args);
+	va_end(args);
+	return text;
+}
+
+/* The same table in both handles. */
+static void pack_tables(const struct pair *p, int64_t n, uint32_t seed, struct weight **ours, struct weight **refs)
+{
+	struct cage c = cage_random(DTYPE_F32, 1, (int64_t[]){ n }, 0, 1, seed);
+
+	if (kernels_pack_table(p->k, &c.t, ours) != STATUS_OK || kernels_pack_table(p->ref, &c.t, refs) != STATUS_OK)
+		check_case(false, status_text(), "pack_table");
+	cage_free(&c);
+}
+
+/* A second cage with the same values. */
+static struct cage cage_copy(const struct cage *from, int64_t gap)
+{
+	struct cage c = cage_new(from->t.dtype, from->t.rank, from->t.dim, gap);
+
+	EACH(&c.t, i, j, l)
+		value_set(&c.t, i, j, l, value_at(&from->t, i, j, l));
+	return c;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+struct linear_case {
+	int64_t m, n, k, gap;
+	enum dtype y_dtype;
+	bool bias, accumulate;
+	enum activation activation;
+};
+
+static void test_linear(const struct pair *p, const struct linear_case *c)
+{
+	const enum dtype dtype = p->k->dtype;
+	struct cage x = cage_random(dtype, 2, (int64_t[]){ c->m, c->k }, c->gap, 1, 1);
+	struct cage source = cage_random(dtype, 2, (int64_t[]){ c->n, c->k }, 0, 1, 2);
+	struct cage wanted = cage_random(c->y_dtype, 2, (int64_t[]){ c->m, c->n }, 0, 1, 3);
+	struct cage got = c->accumulate ? cage_copy(&wanted, c->gap) : cage_new(c->y_dtype, 2, wanted.t.dim, c->gap);
+	struct weight *w = NULL, *w_ref = NULL, *bias = NULL, *bias_ref = NULL;
+	struct linear op = { .x = x.t, .activation = c->activation, .accumulate = c->accumulate };
+	enum status status;
+
+	pack_tables(p, c->n, 4, &bias, &bias_ref);
+	status = kernels_pack_linear(p->ref, 1, &source.t, &w_ref);
+	op.w = w_ref;
+	op.bias = c->bias ? bias_ref : NULL;
+	op.y = wanted.t;
+	if (status == STATUS_OK)
+		status = kernels_linear(p->ref, &op);
+	if (status == STATUS_OK)
+		status = kernels_pack_linear(p->k, 1, &source.t, &w);
+	op.w = w;
+	op.bias = c->bias ? bias : NULL;
+	op.y = got.t;
+	if (status == STATUS_OK)
+		status = kernels_linear(p->k, &op);
+	check_near(&wanted, &got, tolerance(c->y_dtype, 1e-7 * (double)c->k + 1e-6), status,
+		label(p, "linear %lld x %lld x %lld gap %lld y %s bias %d sum %d activation %d", (long long)c->m,
+			(long long)c->n, (long long)c->k, (long long)c->gap, dtype_name(c->y_dtype), c->bias, c->accumulate,
+			c->activation));
+	weight_free(p->k, w);
+	weight_free(p->ref, w_ref);
+	weight_free(p->k, bias);
+	weight_free(p->ref, bias_ref);
+	cage_free(&x);
+	cage_free(&source);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+static void test_linears(const struct pair *p)
+{
+	static const struct linear_case cases[] = {
+		{ 1, 1, 1, 0, DTYPE_F32, false, false, ACTIVATION_NONE },
+		{ 1, 64, 64, 0, DTYPE_F32, true, false, ACTIVATION_NONE },
+		{ 7, 13, 11, 5, DTYPE_F32, true, false, ACTIVATION_NONE },
+		{ 31, 63, 65, 3, DTYPE_BF16, true, false, ACTIVATION_NONE },
+		{ 33, 65, 63, 0, DTYPE_BF16, false, false, ACTIVATION_NONE },
+		{ 64, 128, 97, 32, DTYPE_F32, true, true, ACTIVATION_NONE },
+		{ 5, 48, 33, 0, DTYPE_F32, false, true, ACTIVATION_NONE },
+		{ 5, 48, 33, 1, DTYPE_F32, true, false, ACTIVATION_SILU },
+		{ 5, 48, 33, 1, DTYPE_F32, true, false, ACTIVATION_GELU },
+		{ 5, 48, 33, 1, DTYPE_F32, true, false, ACTIVATION_GELU_TANH },
+		{ 5, 48, 33, 1, DTYPE_F32, true, false, ACTIVATION_QUICK_GELU },
+		{ 6, 40, 24, 7, DTYPE_F32, true, true, ACTIVATION_SILU },
+		{ 6, 40, 24, 7, DTYPE_BF16, true, false, ACTIVATION_GELU_TANH },
+		{ 3, 256, 3840, 0, DTYPE_F32, true, false, ACTIVATION_NONE },
+		{ 2, 3840, 256, 0, DTYPE_BF16, false, false, ACTIVATION_NONE },
+		{ 320, 64, 64, 0, DTYPE_F32, false, false, ACTIVATION_NONE },
+		{ 1088, 16, 64, 0, DTYPE_F32, true, true, ACTIVATION_NONE },
+		{ 3, PACK_ROWS, 16, 0, DTYPE_F32, true, false, ACTIVATION_NONE },
+		{ 3, PACK_ROWS + 1, 16, 0, DTYPE_F32, true, false, ACTIVATION_NONE },
+		{ 3, 2 * PACK_ROWS - 1, 16, 0, DTYPE_F32, true, false, ACTIVATION_NONE },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		test_linear(p, &cases[i]);
+}
+
+/* Parts of every dtype, with borders inside and on a block of packing, equal one matrix; other m use the same weight. */
+static void test_parts(const struct pair *p)
+{
+	static const int64_t sizes[] = { 700, 3, PACK_ROWS - 703, PACK_ROWS, 37 };
+	enum { PARTS = 5, K = 40, N = 2 * PACK_ROWS + 37 };
+	struct cage whole = cage_random(DTYPE_BF16, 2, (int64_t[]){ N, K }, 0, 1, 9);
+	struct tensor parts[PARTS];
+	struct cage f32 = cage_copy(&whole, 0);
+	struct weight *w = NULL, *w_ref = NULL;
+	enum status status;
+	int64_t at = 0;
+
+	cage_free(&f32);
+	f32 = cage_new(DTYPE_F32, 2, whole.t.dim, 0);
+	EACH(&whole.t, i, j, l)
+		value_set(&f32.t, i, j, l, value_at(&whole.t, i, j, l));
+	for (int i = 0; i < PARTS; at += sizes[i++])
+		parts[i] = tensor_slice(i % 2 ? f32.t : whole.t, 0, at, sizes[i]);
+	status = kernels_pack_linear(p->k, PARTS, parts, &w);
+	if (status == STATUS_OK)
+		status = kernels_pack_linear(p->ref, 1, &f32.t, &w_ref);
+	for (int64_t m = 1; status == STATUS_OK && m <= 65; m += 32) {
+		struct cage x = cage_random(p->k->dtype, 2, (int64_t[]){ m, K }, 0, 1, 10);
+		struct cage wanted = cage_new(DTYPE_F32, 2, (int64_t[]){ m, N }, 0), got = cage_new(DTYPE_F32, 2, wanted.t.dim, 0);
+
+		kernels_linear(p->ref, &(struct linear){ .x = x.t, .w = w_ref, .y = wanted.t });
+		status = kernels_linear(p->k, &(struct linear){ .x = x.t, .w = w, .y = got.t });
+		check_near(&wanted, &got, tolerance(DTYPE_F32, 1e-5), status, label(p, "joined parts, %lld rows", (long long)m));
+		cage_free(&x);
+		cage_free(&wanted);
+		cage_free(&got);
+	}
+	CHECK(label(p, "joined parts are packed"), status == STATUS_OK);
+	weight_free(p->k, w);
+	weight_free(p->ref, w_ref);
+	cage_free(&whole);
+	cage_free(&f32);
+}
+
+struct conv_case {
+	int64_t h, w, in, out;
+	int kernel;
+	bool upsample, bias, accumulate;
+	enum dtype y_dtype;
+};
+
+static void test_conv(const struct pair *p, const struct conv_case *c)
+{
+	const enum dtype dtype = p->k->dtype;
+	const int64_t factor = c->upsample ? 2 : 1;
+	struct cage x = cage_random(dtype, 3, (int64_t[]){ c->h, c->w, c->in }, 0, 1, 1);
+	struct cage source = cage_random(dtype, 2, (int64_t[]){ c->out, c->in * c->kernel * c->kernel }, 0, 1, 2);
+	struct tensor kernel =
+		tensor_view(source.t.data, dtype, 4, (int64_t[]){ c->out, c->in, c->kernel, c->kernel });
+	struct cage wanted = cage_random(c->y_dtype, 3, (int64_t[]){ c->h * factor, c->w * factor, c->out }, 0, 1, 3);
+	struct cage got = c->accumulate ? cage_copy(&wanted, 0) : cage_new(c->y_dtype, 3, wanted.t.dim, 0);
+	struct weight *w = NULL, *w_ref = NULL, *bias = NULL, *bias_ref = NULL;
+	struct conv op = { .x = x.t, .upsample = c->upsample, .accumulate = c->accumulate };
+	enum status status;
+
+	pack_tables(p, c->out, 4, &bias, &bias_ref);
+	status = kernels_pack_conv(p->ref, &kernel, &w_ref);
+	op.w = w_ref;
+	op.bias = c->bias ? bias_ref : NULL;
+	op.y = wanted.t;
+	if (status == STATUS_OK)
+		status = kernels_conv(p->ref, &op);
+	if (status == STATUS_OK)
+		status = kernels_pack_conv(p->k, &kernel, &w);
+	op.w = w;
+	op.bias = c->bias ? bias : NULL;
+	op.y = got.t;
+	if (status == STATUS_OK)
+		status = kernels_conv(p->k, &op);
+	check_near(&wanted, &got, tolerance(c->y_dtype, 1e-7 * (double)(c->in * c->kernel * c->kernel) + 1e-6), status,
+		label(p, "conv %lld x %lld, %lld to %lld, kernel %d, upsample %d bias %d sum %d y %s", (long long)c->h,
+			(long long)c->w, (long long)c->in, (long long)c->out, c->kernel, c->upsample, c->bias, c->accumulate,
+			dtype_name(c->y_dtype)));
+	weight_free(p->k, w);
+	weight_free(p->ref, w_ref);
+	weight_free(p->k, bias);
+	weight_free(p->ref, bias_ref);
+	cage_free(&x);
+	cage_free(&source);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+static void test_convs(const struct pair *p)
+{
+	static const struct conv_case cases[] = {
+		{ 1, 1, 1, 1, 1, false, true, false, DTYPE_F32 },
+		{ 1, 1, 1, 1, 3, false, true, false, DTYPE_F32 },
+		{ 1, 1, 3, 5, 3, true, true, false, DTYPE_F32 },
+		{ 5, 7, 3, 13, 3, false, true, false, DTYPE_F32 },
+		{ 5, 7, 17, 3, 3, false, false, false, DTYPE_BF16 },
+		{ 8, 9, 16, 33, 1, false, true, true, DTYPE_F32 },
+		{ 7, 5, 31, 32, 3, false, true, true, DTYPE_F32 },
+		{ 6, 4, 8, 16, 3, true, true, false, DTYPE_BF16 },
+		{ 3, 5, 7, 11, 3, true, false, true, DTYPE_F32 },
+		{ 3, 5, 7, 11, 1, true, true, false, DTYPE_F32 },
+		{ 4, 4, 512, 64, 3, false, true, false, DTYPE_F32 },
+		{ 4, 4, 16, 512, 3, false, true, true, DTYPE_F32 },
+		{ 32, 32, 8, 16, 3, false, true, false, DTYPE_F32 },
+		{ 16, 1, 4, 4, 3, false, true, false, DTYPE_F32 },
+		{ 1, 16, 4, 4, 3, true, true, false, DTYPE_F32 },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		test_conv(p, &cases[i]);
+}
+
+/* ---- attention --------------------------------------------------------------------------------------------------- */
+
+struct attention_case {
+	int64_t rows, keys, heads, kv_heads, head_dim, gap;
+	float scale, size; /* size: of the values */
+	bool causal;
+};
+
+static void test_attention(const struct pair *p, const struct attention_case *c)
+{
+	const enum dtype dtype = p->k->dtype;
+	struct cage q = cage_random(dtype, 3, (int64_t[]){ c->rows, c->heads, c->head_dim }, c->gap, c->size, 1);
+	struct cage key = cage_random(dtype, 3, (int64_t[]){ c->keys, c->kv_heads, c->head_dim }, c->gap, c->size, 2);
+	struct cage value = cage_random(dtype, 3, (int64_t[]){ c->keys, c->kv_heads, c->head_dim }, c->gap, 1, 3);
+	struct cage wanted = cage_new(dtype, 3, q.t.dim, 0), got = cage_new(dtype, 3, q.t.dim, c->gap);
+	struct attention op = { .q = q.t, .k = key.t, .v = value.t, .scale = c->scale, .causal = c->causal };
+	enum status status;
+	/* the scores' own error, of which exp makes a relative one; in bf16 the probabilities are rounded as well */
+	const double scores = 1e-7 * (double)c->head_dim * fabs((double)c->scale) * c->size * c->size;
+	struct tolerance tol = tolerance(dtype, (dtype == DTYPE_BF16 ? 0x1p-9 : 2e-6) + 2 * scores);
+
+	tol.nmse += scores * scores;
+	op.out = wanted.t;
+	kernels_attention(p->ref, &op);
+	op.out = got.t;
+	status = kernels_attention(p->k, &op);
+	check_near(&wanted, &got, tol, status,
+		label(p, "attention %lld rows %lld keys, %lld of %lld heads of %lld, scale %g size %g causal %d",
+			(long long)c->rows, (long long)c->keys, (long long)c->heads, (long long)c->kv_heads,
+			(long long)c->head_dim, (double)c->scale, (double)c->size, c->causal));
+	cage_free(&q);
+	cage_free(&key);
+	cage_free(&value);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+static void test_attentions(const struct pair *p)
+{
+	static const struct attention_case cases[] = {
+		{ 1, 1, 1, 1, 1, 0, 1, 1, false },
+		{ 1, 1, 1, 1, 1, 0, 1, 1, true },
+		{ 7, 13, 3, 3, 5, 2, 0.5f, 1, false },
+		{ 24, 32, 2, 2, 64, 0, 0.125f, 1, false },
+		{ 23, 31, 2, 1, 63, 3, 0.125f, 1, false },
+		{ 25, 33, 4, 2, 65, 0, 0.125f, 1, false },
+		{ 33, 33, 4, 2, 32, 32, 0.2f, 1, true },
+		{ 50, 50, 3, 3, 16, 0, 0.25f, 1, true },
+		{ 96, 96, 4, 4, 64, 0, 0.125f, 1, false },
+		{ 65, 129, 2, 2, 128, 256, 0.088f, 1, false },
+		{ 40, 300, 1, 1, 512, 0, 0.044f, 1, false },
+		{ 9, 40, 2, 2, 32, 0, 0.2f, 16, false },  /* scores near +-300: one key takes nearly all */
+		{ 9, 40, 2, 2, 32, 0, 0, 1, false },      /* every key the same */
+		{ 9, 40, 2, 2, 32, 0, -0.2f, 1, false },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		test_attention(p, &cases[i]);
+}
+
+/* ---- norms and positions ----------------------------------------------------------------------------------------- */
+
+/* flags: 1 rms, 2 weight, 4 bias, 8 scale, 16 shift, 32 in place */
+static void test_norm(const struct pair *p, int64_t rows, int64_t dim, int64_t gap, enum dtype x_dtype,
+	enum dtype y_dtype, int flags, float size)
+{
+	struct cage x = cage_random(x_dtype, 2, (int64_t[]){ rows, dim }, gap, size, 1);
+	struct cage scale = cage_random(DTYPE_F32, 1, &dim, 0, 1, 2), shift = cage_random(DTYPE_F32, 1, &dim, 0, 1, 3);
+	struct cage wanted = cage_new(y_dtype, 2, x.t.dim, 0);
+	struct cage got = flags & 32 ? cage_copy(&x, gap) : cage_new(y_dtype, 2, x.t.dim, gap);
+	struct weight *w[4] = { NULL };
+	struct norm op = { .rms = flags & 1, .x = x.t, .eps = 1e-5f };
+	enum status status;
+
+	pack_tables(p, dim, 5, &w[0], &w[1]);
+	pack_tables(p, dim, 6, &w[2], &w[3]);
+	op.scale = flags & 8 ? scale.t.data : NULL;
+	op.shift = flags & 16 ? shift.t.data : NULL;
+	op.weight = flags & 2 ? w[1] : NULL;
+	op.bias = flags & 4 ? w[3] : NULL;
+	op.y = wanted.t;
+	kernels_norm(p->ref, &op);
+	op.weight = flags & 2 ? w[0] : NULL;
+	op.bias = flags & 4 ? w[2] : NULL;
+	op.y = got.t;
+	if (flags & 32)
+		op.x = got.t;
+	status = kernels_norm(p->k, &op);
+	check_near(&wanted, &got, tolerance(y_dtype, y_dtype == DTYPE_BF16 ? 1e-5 : 2e-6), status,
+		label(p, "norm %lld x %lld gap %lld, %s to %s, flags %d, size %g", (long long)rows, (long long)dim,
+			(long long)gap, dtype_name(x_dtype), dtype_name(y_dtype), flags, (double)size));
+	for (int i = 0; i < 4; i++)
+		weight_free(i % 2 ? p->ref : p->k, w[i]);
+	cage_free(&x);
+	cage_free(&scale);
+	cage_free(&shift);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+static void test_norms(const struct pair *p)
+{
+	for (int flags = 0; flags < 64; flags++)
+		test_norm(p, 3, 37, flags % 3, DTYPE_F32, flags & 32 || flags % 2 ? DTYPE_F32 : DTYPE_BF16, flags, 1);
+	test_norm(p, 1, 1, 0, DTYPE_F32, DTYPE_F32, 1, 1);
+	test_norm(p, 1, 1, 0, DTYPE_F32, DTYPE_F32, 0, 1);
+	test_norm(p, 5, 1023, 1, DTYPE_BF16, DTYPE_F32, 31, 1);
+	test_norm(p, 5, 1024, 0, DTYPE_BF16, DTYPE_BF16, 30, 1);
+	test_norm(p, 5, 1025, 7, DTYPE_BF16, DTYPE_BF16, 63, 1);
+	test_norm(p, 17, 3840, 0, DTYPE_F32, DTYPE_BF16, 3, 1);
+	test_norm(p, 3, 64, 0, DTYPE_F32, DTYPE_F32, 1, 1e15f);  /* squares near the end of f32 */
+	test_norm(p, 3, 64, 0, DTYPE_F32, DTYPE_F32, 0, 1e-15f); /* eps rules */
+	test_norm(p, 3, 64, 0, DTYPE_F32, DTYPE_F32, 1, 0);
+}
+
+static void test_norm_residual(const struct pair *p, int64_t rows, int64_t dim, int64_t gap, enum dtype x_dtype, bool gated)
+{
+	struct cage x = cage_random(x_dtype, 2, (int64_t[]){ rows, dim }, gap, 1, 1);
+	struct cage gate = cage_random(DTYPE_F32, 1, &dim, 0, 1, 2);
+	struct cage wanted = cage_random(DTYPE_F32, 2, x.t.dim, 0, 1, 3), got = cage_copy(&wanted, gap);
+	struct weight *w, *w_ref;
+	struct norm_residual op = { .x = x.t, .gate = gated ? gate.t.data : NULL, .eps = 1e-5f };
+	enum status status;
+
+	pack_tables(p, dim, 5, &w, &w_ref);
+	op.weight = w_ref;
+	op.stream = wanted.t;
+	kernels_norm_residual(p->ref, &op);
+	op.weight = w;
+	op.stream = got.t;
+	status = kernels_norm_residual(p->k, &op);
+	check_near(&wanted, &got, tolerance(DTYPE_F32, 2e-6), status,
+		label(p, "norm_residual %lld x %lld gap %lld x %s gate %d", (long long)rows, (long long)dim, (long long)gap,
+			dtype_name(x_dtype), gated));
+	weight_free(p->k, w);
+	weight_free(p->ref, w_ref);
+	cage_free(&x);
+	cage_free(&gate);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t channels, int groups, enum dtype x_dtype,
+	enum dtype y_dtype, bool silu, float mean)
+{
+	struct cage x = cage_random(x_dtype, 3, (int64_t[]){ h, w, channels }, 0, 1, 1);
+	struct cage wanted = cage_new(y_dtype, 3, x.t.dim, 0), got = cage_new(y_dtype, 3, x.t.dim, 0);
+	struct weight *t[4];
+	struct group_norm op = { .groups = groups, .eps = 1e-6f, .silu = silu };
+	enum status status;
+
+	EACH(&x.t, i, j, l)
+		value_set(&x.t, i, j, l, value_at(&x.t, i, j, l) + mean);
+	pack_tables(p, channels, 5, &t[0], &t[1]);
+	pack_tables(p, channels, 6, &t[2], &t[3]);
+	op.x = x.t;
+	op.weight = t[1];
+	op.bias = t[3];
+	op.y = wanted.t;
+	kernels_group_norm(p->ref, &op);
+	op.weight = t[0];
+	op.bias = t[2];
+	op.y = got.t;
+	status = kernels_group_norm(p->k, &op);
+	check_near(&wanted, &got, tolerance(y_dtype, 3e-6 + 2e-7 * fabs((double)mean)), status,
+		label(p, "group_norm %lld x %lld x %lld, %d groups, %s to %s, silu %d, mean %g", (long long)h, (long long)w,
+			(long long)channels, groups, dtype_name(x_dtype), dtype_name(y_dtype), silu, (double)mean));
+	if (x_dtype == y_dtype) {
+		op.x = op.y = x.t;
+		status = kernels_group_norm(p->k, &op);
+		check_near(&got, &x, (struct tolerance){ 0, 0, 0 }, status, label(p, "group_norm in place"));
+	}
+	for (int i = 0; i < 4; i++)
+		weight_free(i % 2 ? p->ref : p->k, t[i]);
+	cage_free(&x);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+static void test_rope(const struct pair *p, int64_t rows, int64_t heads, int64_t head_dim, int64_t gap, bool weighted,
+	bool interleaved)
+{
+	struct cage wanted = cage_random(p->k->dtype, 3, (int64_t[]){ rows, heads, head_dim }, gap, 1, 1);
+	struct cage got = cage_copy(&wanted, gap);
+	struct cage table = cage_random(DTYPE_F32, 3, (int64_t[]){ rows, head_dim / 2, 2 }, 0, 1, 2);
+	struct weight *w, *w_ref;
+	struct qk_rope op = { .eps = 1e-5f, .interleaved = interleaved, .table = table.t };
+	enum status status;
+
+	pack_tables(p, head_dim, 5, &w, &w_ref);
+	op.weight = weighted ? w_ref : NULL;
+	op.x = wanted.t;
+	kernels_qk_rope(p->ref, &op);
+	op.weight = weighted ? w : NULL;
+	op.x = got.t;
+	status = kernels_qk_rope(p->k, &op);
+	check_near(&wanted, &got, tolerance(p->k->dtype, 1e-6), status,
+		label(p, "qk_rope %lld x %lld x %lld gap %lld, norm %d interleaved %d", (long long)rows, (long long)heads,
+			(long long)head_dim, (long long)gap, weighted, interleaved));
+	weight_free(p->k, w);
+	weight_free(p->ref, w_ref);
+	cage_free(&wanted);
+	cage_free(&got);
+	cage_free(&table);
+}
+
+static void test_norms_and_positions(const struct pair *p)
+{
+	test_norms(p);
+	for (int gated = 0; gated < 2; gated++) {
+		test_norm_residual(p, 1, 1, 0, DTYPE_F32, gated);
+		test_norm_residual(p, 5, 31, 3, DTYPE_BF16, gated);
+		test_norm_residual(p, 9, 3840, 0, DTYPE_F32, gated);
+	}
+	for (int silu = 0; silu < 2; silu++) {
+		test_group_norm(p, 1, 1, 1, 1, DTYPE_F32, DTYPE_F32, silu, 0);
+		test_group_norm(p, 3, 5, 6, 3, DTYPE_F32, DTYPE_BF16, silu, 0);
+		test_group_norm(p, 4, 4, 64, 32, DTYPE_BF16, DTYPE_F32, silu, 0);
+		test_group_norm(p, 17, 19, 96, 32, DTYPE_F32, DTYPE_F32, silu, 100);
+		test_group_norm(p, 96, 64, 8, 2, DTYPE_F32, DTYPE_F32, silu, 1);
+		test_group_norm(p, 3, 3, 1100, 10, DTYPE_BF16, DTYPE_BF16, silu, 0);
+	}
+	for (int flags = 0; flags < 4; flags++) {
+		test_rope(p, 1, 1, 2, 0, flags & 1, flags & 2);
+		test_rope(p, 3, 5, 14, 4, flags & 1, flags & 2);
+		test_rope(p, 40, 3, 64, 64, flags & 1, flags & 2);
+		test_rope(p, 33, 5, 128, 0, flags & 1, flags & 2);
+	}
+}
+
+/* ---- elements ---------------------------------------------------------------------------------------------------- */
+
+static void test_swiglu(const struct pair *p, int64_t rows, int64_t dim, int64_t gap, const enum dtype dtypes[3],
+	float size)
+{
+	struct cage gate = cage_random(dtypes[0], 2, (int64_t[]){ rows, dim }, gap, size, 1);
+	struct cage up = cage_random(dtypes[1], 2, gate.t.dim, gap, 1, 2);
+	struct cage wanted = cage_new(dtypes[2], 2, gate.t.dim, 0), got = cage_new(dtypes[2], 2, gate.t.dim, gap);
+	enum status status;
+
+	kernels_swiglu(p->ref, gate.t, up.t, wanted.t);
+	status = kernels_swiglu(p->k, gate.t, up.t, got.t);
+	check_near(&wanted, &got, tolerance(dtypes[2], 1e-30), status,
+		label(p, "swiglu %lld x %lld gap %lld %s %s %s size %g", (long long)rows, (long long)dim, (long long)gap,
+			dtype_name(dtypes[0]), dtype_name(dtypes[1]), dtype_name(dtypes[2]), (double)size));
+	if (dtypes[0] == dtypes[2]) {
+		status = kernels_swiglu(p->k, gate.t, up.t, gate.t);
+		check_near(&got, &gate, (struct tolerance){ 0, 0, 0 }, status, label(p, "swiglu in place"));
+	}
+	cage_free(&gate);
+	cage_free(&up);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+static void test_unary(const struct pair *p, enum unary f, int64_t rows, int64_t dim, int64_t gap, enum dtype x_dtype,
+	enum dtype y_dtype, float size)
+{
+	struct cage x = cage_random(x_dtype, 2, (int64_t[]){ rows, dim }, gap, size, 1);
+	struct cage wanted = cage_random(y_dtype, 2, x.t.dim, 0, 1, 2), got = cage_copy(&wanted, gap);
+	/* GELU's erfc is near 0 for large negative x, where f32 has but few digits of its argument */
+	const double atol = f == UNARY_GELU ? 1e-6 : f == UNARY_ADD ? 1e-7 : 1e-30;
+	enum status status;
+
+	kernels_unary(p->ref, f, x.t, wanted.t);
+	status = kernels_unary(p->k, f, x.t, got.t);
+	check_near(&wanted, &got, tolerance(y_dtype, atol), status,
+		label(p, "unary %d %lld x %lld gap %lld %s to %s size %g", f, (long long)rows, (long long)dim, (long long)gap,
+			dtype_name(x_dtype), dtype_name(y_dtype), (double)size));
+	cage_free(&x);
+	cage_free(&wanted);
+	cage_free(&got);
+}
+
+/* What silu and tanh do at the ends: no NaN, the right limits, and NaN stays NaN. */
+static void test_extremes(const struct pair *p)
+{
+	static const float values[] = { 0, -0.0f, 1e-30f, -1e-30f, 1e-5f, 88, 89, -88, -89, 1e4f, -1e4f, 3e38f, -3e38f };
+	enum { N = sizeof values / sizeof *values };
+	const enum unary functions[] = { UNARY_SILU, UNARY_TANH, UNARY_GELU };
+	float x[N + 1], wanted[N + 1], got[N + 1];
+	struct tensor tx = tensor_view(x, DTYPE_F32, 2, (int64_t[]){ 1, N + 1 }), tw = tx, tg = tx;
+	bool near_all = true, nan_kept = true;
+
+	memcpy(x, values, sizeof values);
+	x[N] = NAN;
+	tw.data = wanted;
+	tg.data = got;
+	for (int f = 0; f < 3; f++) {
+		kernels_unary(p->ref, functions[f], tx, tw);
+		kernels_unary(p->k, functions[f], tx, tg);
+		for (int i = 0; i < N; i++)
+			near_all &= fabsf(wanted[i] - got[i]) <= 1e-6f * fabsf(wanted[i]) + 1e-33f;
+		nan_kept &= isnan(got[N]) && isnan(wanted[N]);
+	}
+	CHECK(label(p, "silu, tanh and gelu at the ends"), near_all);
+	CHECK(label(p, "silu, tanh and gelu keep NaN"), nan_kept);
+}
+
+static void test_elements(const struct pair *p)
+{
+	const enum dtype both[] = { DTYPE_F32, DTYPE_BF16 };
+
+	for (int i = 0; i < 8; i++) {
+		const enum dtype dtypes[] = { both[i & 1], both[i >> 1 & 1], both[i >> 2] };
+
+		test_swiglu(p, 3, 37, i, dtypes, 8);
+	}
+	test_swiglu(p, 1, 1, 0, (const enum dtype[]){ DTYPE_F32, DTYPE_F32, DTYPE_F32 }, 1);
+	test_swiglu(p, 9, 2050, 10, (const enum dtype[]){ DTYPE_F32, DTYPE_F32, DTYPE_F32 }, 60);
+	for (enum unary f = UNARY_COPY; f <= UNARY_ADD; f++) {
+		for (int i = 0; i < 4; i++)
+			test_unary(p, f, 3, 41, i, both[i & 1], both[i >> 1], 4);
+		test_unary(p, f, 1, 1, 0, DTYPE_F32, DTYPE_F32, 1);
+		test_unary(p, f, 17, 1025, 3, DTYPE_F32, DTYPE_F32, 0.01f);
+	}
+	test_extremes(p);
+}
+
+/* ---- repetition and the vector levels ---------------------------------------------------------------------------- */
+
+/* The same inputs give the same bits, also when other shapes ran in between. */
+static void test_repetition(const struct pair *p)
+{
+	const enum dtype dtype = p->k->dtype;
+	struct cage x = cage_random(dtype, 2, (int64_t[]){ 70, 130 }, 0, 1, 1);
+	struct cage source = cage_random(dtype, 2, (int64_t[]){ 200, 130 }, 0, 1, 2);
+	struct cage first = cage_new(DTYPE_F32, 2, (int64_t[]){ 70, 200 }, 0), again = cage_new(DTYPE_F32, 2, first.t.dim, 0);
+	struct weight *w = NULL;
+	bool same = kernels_pack_linear(p->k, 1, &source.t, &w) == STATUS_OK &&
+		    kernels_linear(p->k, &(struct linear){ .x = x.t, .w = w, .y = first.t }) == STATUS_OK;
+
+	for (int64_t m = 1; same && m < 70; m += 1) { /* more shapes than one might keep */
+		const struct tensor part = tensor_slice(x.t, 0, 0, m), out = tensor_slice(again.t, 0, 0, m);
+
+		same = kernels_linear(p->k, &(struct linear){ .x = part, .w = w, .y = out }) == STATUS_OK;
+	}
+	same = same && kernels_linear(p->k, &(struct linear){ .x = x.t, .w = w, .y = again.t }) == STATUS_OK;
+	CHECK(label(p, "linear repeats its bits"), same && memcmp(first.memory, again.memory, first.len) == 0);
+	weight_free(p->k, w);
+	cage_free(&x);
+	cage_free(&source);
+	cage_free(&first);
+	cage_free(&again);
+}
+
+/* A backend of one vector level: ref with that level's functions put in. */
+static const struct simd *level;
+
+static enum status with_scratch(size_t len, void (*f)(const void *op, void *scratch), const void *op)
+{
+	void *scratch = aligned_alloc(64, (len + 63) / 64 * 64);
+
+	if (!scratch)
+		return STATUS_NO_MEMORY;
+	memset(scratch, 0xff, len); /* NaN: what is not written may not be used */
+	f(op, scratch);
+	free(scratch);
+	return STATUS_OK;
+}
+
+static void attention_with(const void *op, void *scratch)
+{
+	level->attention(op, scratch);
+}
+
+static enum status level_attention(struct kernels *k, const struct attention *op)
+{
+	return with_scratch(level->attention_scratch(op, k->threads), attention_with, op);
+}
+
+static void group_norm_with(const void *op, void *scratch)
+{
+	level->group_norm(op, scratch);
+}
+
+static enum status level_group_norm(struct kernels *k, const struct group_norm *op)
+{
+	return with_scratch(level->group_norm_scratch(op, k->threads), group_norm_with, op);
+}
+
+static enum status level_norm(struct kernels *k, const struct norm *op)
+{
+	level->norm(op);
+	return STATUS_OK;
+}
+
+static enum status level_norm_residual(struct kernels *k, const struct norm_residual *op)
+{
+	level->norm_residual(op);
+	return STATUS_OK;
+}
+
+static enum status level_qk_rope(struct kernels *k, const struct qk_rope *op)
+{
+	level->qk_rope(op);
+	return STATUS_OK;
+}
+
+static enum status level_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y)
+{
+	level->swiglu(&gate, &up, &y);
+	return STATUS_OK;
+}
+
+static enum status level_unary(struct kernels *k, enum unary f, struct tensor x, struct tensor y)
+{
+	level->unary(f, &x, &y);
+	return STATUS_OK;
+}
+
+static void test_pair(const struct pair *p)
+{
+	if (p->whole) {
+		test_linears(p);
+		test_parts(p);
+		test_convs(p);
+		test_repetition(p);
+	}
+	test_attentions(p);
+	test_norms_and_positions(p);
+	test_elements(p);
+}
+
+static void test_level(const struct simd *simd)
+{
+	struct pair p = { .name = simd->name };
+	struct backend backend = backend_ref;
+
+	level = simd;
+	backend.attention = level_attention;
+	backend.group_norm = level_group_norm;
+	backend.norm = level_norm;
+	backend.norm_residual = level_norm_residual;
+	backend.qk_rope = level_qk_rope;
+	backend.swiglu = level_swiglu;
+	backend.unary = level_unary;
+	if (kernels_open("ref", DTYPE_F32, 2, &p.k) == STATUS_OK && kernels_open("ref", DTYPE_F32, 2, &p.ref) == STATUS_OK) {
+		p.k->backend = &backend;
+		test_pair(&p);
+		p.k->backend = &backend_ref;
+	}
+	kernels_close(p.k);
+	kernels_close(p.ref);
+}
+
+static void test_cpu(enum dtype dtype, int threads)
+{
+	struct pair p = { .name = threads == 1 ? "cpu, 1 thread," : "cpu", .whole = true };
+	enum status status = kernels_open("cpu", dtype, threads, &p.k);
+
+	if (status == STATUS_UNSUPPORTED) {
+		printf("skip - cpu %s: %s\n", dtype_name(dtype), status_text());
+		return;
+	}
+	if (status == STATUS_OK)
+		status = kernels_open("ref", dtype, 1, &p.ref);
+	CHECK("cpu opens", status == STATUS_OK);
+	if (status == STATUS_OK)
+		test_pair(&p);
+	CHECK("nothing is left but buffers", !p.k || kernels_memory(p.k) < (size_t)64 << 20);
+	kernels_close(p.k);
+	kernels_close(p.ref);
+}
+
+int main(void)
+{
+	test_cpu(DTYPE_F32, 2);
+	test_cpu(DTYPE_BF16, 2);
+	test_cpu(DTYPE_F32, 1);
+	test_level(&simd_base);
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+		test_level(&simd_avx2);
+	else
+		printf("skip - avx2: this processor lacks it\n");
+#endif
+	return check_result();
+}

@@ -1,0 +1,325 @@
+/* parity: every golden case of a supported family, run by the real program with --trace, against the reference's tensors.
+ *
+ * For each case and each of ref f32, cpu f32 and cpu bf16 (where the processor has it).  f32 is judged by the case's
+ * tolerances, bf16 by twice the distance that the reference itself moves in bfloat16, but never by less than 0.01.
+ * Cases whose model is not in the diffusers layout (single files, fp8, GGUF) are counted as skipped.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine/safetensors.h"
+#include "tests/unit/check.h"
+
+struct file {
+	void *data;
+	size_t size;
+	struct stored_tensor *tensors;
+	int64_t count;
+};
+
+static char scratch[] = "/tmp/promptfs-parity-XXXXXX";
+
+/* ---- files --------------------------------------------------------------------------------------------------------- */
+
+static bool file_open(const char *path, struct file *f)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return false;
+	f->size = (size_t)st.st_size;
+	f->data = mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (f->data == MAP_FAILED)
+		return false;
+	return safetensors_parse(f->data, f->size, &f->tensors, &f->count) == STATUS_OK;
+}
+
+static void file_close(struct file *f)
+{
+	stored_tensors_free(f->tensors, f->count);
+	munmap(f->data, f->size);
+}
+
+static const struct stored_tensor *find(const struct file *f, const char *name)
+{
+	for (int64_t i = 0; i < f->count; i++)
+		if (strcmp(f->tensors[i].name, name) == 0)
+			return &f->tensors[i];
+	return NULL;
+}
+
+/* ---- comparing ----------------------------------------------------------------------------------------------------- */
+
+static double float_at(const struct stored_tensor *t, int64_t i)
+{
+	float x;
+
+	memcpy(&x, t->data + i * 4, 4);
+	return (double)x;
+}
+
+/* Relative L2 distance; infinite when a value is not finite. */
+static double distance(const struct stored_tensor *got, const struct stored_tensor *want)
+{
+	double off = 0, length = 0;
+
+	for (int64_t i = 0; i < want->count; i++) {
+		double x = float_at(got, i), y = float_at(want, i);
+
+		if (!isfinite(x))
+			return INFINITY;
+		off += (x - y) * (x - y);
+		length += y * y;
+	}
+	return sqrt(off) / fmax(sqrt(length), 1e-30);
+}
+
+/* Largest difference of a pixel value; *mean is the average. */
+static double pixel_difference(const struct stored_tensor *got, const struct stored_tensor *want, double *mean)
+{
+	double most = 0, sum = 0;
+
+	for (int64_t i = 0; i < want->count; i++) {
+		double d = fabs((double)got->data[i] - (double)want->data[i]);
+
+		most = fmax(most, d);
+		sum += d;
+	}
+	*mean = sum / (double)want->count;
+	return most;
+}
+
+static bool same_shape(const struct stored_tensor *a, const struct stored_tensor *b)
+{
+	return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dim, b->dim, (size_t)a->rank * sizeof a->dim[0]) == 0;
+}
+
+/* NULL when `got` passes, else why not. */
+static const char *judge(const json_t *golden, bool bf16, const struct stored_tensor *got, const struct stored_tensor *want)
+{
+	static char why[256];
+	double limit = json_number_value(json_object_get(json_object_get(golden, "tolerance"), want->name)), mean, d;
+
+	if (!got || !same_shape(got, want)) {
+		snprintf(why, sizeof why, "%s is %s", want->name, got ? "of another shape" : "missing");
+		return why;
+	}
+	if (want->dtype == DTYPE_I64)
+		return memcmp(got->data, want->data, want->len) == 0 ? NULL : want->name;
+	if (want->dtype == DTYPE_U8) {
+		d = pixel_difference(got, want, &mean);
+		snprintf(why, sizeof why, "%s differs by up to %g, %.3f on average", want->name, d, mean);
+		/* one level off nearly everywhere means pixels cut off instead of rounded */
+		return d <= (bf16 ? 64 : limit) && (bf16 || mean <= 0.3) ? NULL : why;
+	}
+	if (bf16)
+		limit = fmax(0.01, 2 * json_number_value(json_object_get(json_object_get(golden, "bf16_distance"), want->name)));
+	d = distance(got, want);
+	snprintf(why, sizeof why, "%s is off by %.3g (limit %.3g)", want->name, d, limit);
+	return d <= limit ? NULL : why;
+}
+
+static void compare(const json_t *golden, bool bf16, const char *wanted, const char *traced, const char *label)
+{
+	struct file want = { 0 }, got = { 0 };
+	const char *why = NULL;
+
+	if (!file_open(wanted, &want) || !file_open(traced, &got)) {
+		check_case(false, "no trace", "%s", label);
+		return;
+	}
+	for (int64_t i = 0; i < want.count && !why; i++)
+		why = judge(golden, bf16, find(&got, want.tensors[i].name), &want.tensors[i]);
+	check_case(!why, why, "%s", label);
+	file_close(&want);
+	file_close(&got);
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------------- */
+
+enum { ARGS_MAX = 64, TEXT_MAX = 8192 };
+
+struct command {
+	char *argv[ARGS_MAX];
+	int n;
+};
+
+static void add(struct command *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add(struct command *c, const char *format, ...)
+{
+	char *text = malloc(TEXT_MAX);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, TEXT_MAX, format, args);
+	va_end(args);
+	c->argv[c->n++] = text;
+	c->argv[c->n] = NULL;
+}
+
+/* A golden argument as an option of `promptfs generate`. */
+static void add_argument(struct command *c, const char *key, const json_t *value)
+{
+	static const char *const plain[] = { "width", "height", "steps", "seed", "sampler", "rng" };
+	char text[TEXT_MAX];
+
+	if (json_is_null(value) || strcmp(key, "prompt") == 0 || (json_is_array(value) && json_array_size(value) == 0))
+		return;
+	if (json_is_string(value))
+		snprintf(text, sizeof text, "%s", json_string_value(value));
+	else if (json_is_integer(value))
+		snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+	else
+		snprintf(text, sizeof text, "%.17g", json_number_value(value));
+	if (strcmp(key, "negative_prompt") == 0) {
+		add(c, "--negative");
+		add(c, "%s", text);
+		return;
+	}
+	if (strcmp(key, "guidance_scale") == 0) {
+		add(c, "--guidance");
+		add(c, "%s", text);
+		return;
+	}
+	for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
+		if (strcmp(key, plain[i]) == 0) {
+			add(c, "--%s", key);
+			add(c, "%s", text);
+			return;
+		}
+	add(c, "--set");
+	add(c, "%s=%s", key, text);
+}
+
+static const char *program(void)
+{
+	const char *path = getenv("PROMPTFS_BINARY");
+
+	return path && *path ? path : "build/release/promptfs";
+}
+
+static bool run(const struct command *c)
+{
+	pid_t pid = fork();
+	int state;
+
+	if (pid == 0) {
+		execv(program(), c->argv);
+		_exit(127);
+	}
+	return pid > 0 && waitpid(pid, &state, 0) == pid && WIFEXITED(state) && WEXITSTATUS(state) == 0;
+}
+
+static void run_case(const json_t *golden, const char *device, const char *dtype, const char *tensors)
+{
+	const json_t *args = json_object_get(golden, "args"), *value;
+	char trace[128], picture[128], label[256];
+	struct command c = { .n = 0 };
+	const char *key;
+
+	snprintf(trace, sizeof trace, "%s/trace.safetensors", scratch);
+	snprintf(picture, sizeof picture, "%s/picture.png", scratch);
+	snprintf(label, sizeof label, "%s on %s %s", json_string_value(json_object_get(golden, "id")), device, dtype);
+	add(&c, "promptfs");
+	add(&c, "generate");
+	add(&c, "--model");
+	add(&c, "%s/models/%s", check_golden(), json_string_value(json_object_get(golden, "model")));
+	add(&c, "--device");
+	add(&c, "%s", device);
+	add(&c, "--dtype");
+	add(&c, "%s", dtype);
+	add(&c, "--trace");
+	add(&c, "%s", trace);
+	add(&c, "-o");
+	add(&c, "%s", picture);
+	json_object_foreach((json_t *)args, key, value)
+		add_argument(&c, key, value);
+	add(&c, "--");
+	add(&c, "%s", json_string_value(json_object_get(args, "prompt")));
+	unlink(trace);
+	if (run(&c))
+		compare(golden, strcmp(dtype, "bf16") == 0, tensors, trace, label);
+	else
+		check_case(false, "the program failed", "%s", label);
+	for (int i = 0; i < c.n; i++)
+		free(c.argv[i]);
+	unlink(trace);
+	unlink(picture);
+}
+
+/* Whether the model's transformer lies in the folder as diffusers writes it. */
+static bool diffusers_layout(const json_t *golden)
+{
+	char path[4096];
+
+	snprintf(path, sizeof path, "%s/models/%s/transformer/diffusion_pytorch_model.safetensors", check_golden(),
+		json_string_value(json_object_get(golden, "model")));
+	return access(path, R_OK) == 0 && !json_object_get(json_object_get(golden, "args"), "transformer_file");
+}
+
+static void check_file(const char *json_path, bool bf16)
+{
+	char tensors[4096];
+	json_t *golden = json_load_file(json_path, 0, NULL);
+
+	if (!golden) {
+		check_case(false, "no JSON", "%s", json_path);
+		return;
+	}
+	snprintf(tensors, sizeof tensors, "%.*s.safetensors", (int)strlen(json_path) - 5, json_path);
+	if (!diffusers_layout(golden)) {
+		printf("skip - %s: its model is not in the diffusers layout\n", json_string_value(json_object_get(golden, "id")));
+	} else {
+		run_case(golden, "ref", "f32", tensors);
+		run_case(golden, "cpu", "f32", tensors);
+		if (bf16)
+			run_case(golden, "cpu", "bf16", tensors);
+	}
+	json_decref(golden);
+}
+
+static int is_case(const struct dirent *entry)
+{
+	size_t len = strlen(entry->d_name);
+
+	return len > 5 && strcmp(entry->d_name + len - 5, ".json") == 0;
+}
+
+int main(void)
+{
+	char path[4096], file[4096 + 256];
+	struct dirent **names = NULL;
+	struct kernels *k = NULL;
+	bool bf16 = kernels_open("cpu", DTYPE_BF16, 1, &k) == STATUS_OK;
+	int n;
+
+	kernels_close(k);
+	if (access(program(), X_OK) != 0) {
+		printf("skip - parity: %s is not built\n", program());
+		return 0;
+	}
+	if (!bf16)
+		printf("skip - parity in bf16: %s\n", status_text());
+	if (!mkdtemp(scratch))
+		return 1;
+	snprintf(path, sizeof path, "%s/cases/zimage", check_golden());
+	n = scandir(path, &names, is_case, alphasort);
+	CHECK("there are golden cases", n > 0);
+	for (int i = 0; i < n; i++) {
+		snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name);
+		check_file(file, bf16);
+		free(names[i]);
+	}
+	free(names);
+	rmdir(scratch);
+	return check_result();
+}

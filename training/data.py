@@ -1,0 +1,109 @@
+"""The drawings, their names in English and Chinese, the colours, and how a picture is composed of them.
+
+A data directory holds
+    fluent-3d/                 WebP drawings with alpha, named by code points in hex joined with '-'
+    annotations/{en,zh}.json   CLDR annotations
+README.md says where both come from.
+"""
+import json
+import pathlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+
+SIZE = 256       # width and height of a picture
+OBJECT = 224     # width and height of the drawing in it
+
+# name: (RGB, English words, Chinese words)
+COLOURS = {
+    "white": ((255, 255, 255), ["white"], ["白色", "白"]),
+    "black": ((24, 24, 26), ["black"], ["黑色", "黑"]),
+    "gray": ((140, 142, 146), ["gray", "grey"], ["灰色"]),
+    "red": ((214, 28, 36), ["red"], ["红色", "红"]),
+    "orange": ((250, 140, 22), ["orange"], ["橙色", "橘色"]),
+    "yellow": ((253, 218, 24), ["yellow"], ["黄色", "黄"]),
+    "green": ((44, 146, 66), ["green"], ["绿色", "绿"]),
+    "teal": ((20, 156, 156), ["teal", "turquoise"], ["青色"]),
+    "blue": ((32, 78, 204), ["blue"], ["蓝色", "蓝"]),
+    "light blue": ((132, 196, 240), ["light blue", "sky blue"], ["浅蓝色", "天蓝色"]),
+    "purple": ((124, 48, 178), ["purple", "violet"], ["紫色", "紫"]),
+    "pink": ((252, 152, 196), ["pink"], ["粉色", "粉红色"]),
+    "brown": ((120, 70, 32), ["brown"], ["棕色", "褐色"]),
+}
+COLOUR_NAMES = list(COLOURS)
+PALETTE = np.array([COLOURS[c][0] for c in COLOUR_NAMES], np.float32)
+
+
+@dataclass
+class Emoji:
+    code: str                       # file name without its ending
+    names: dict                     # language -> name
+    keywords: dict = field(default_factory=dict)  # language -> [(word, how many emoji share it)]
+
+
+def _annotations(path):
+    notes = json.loads(path.read_text(encoding="utf-8"))
+    notes = notes.get("annotations", notes.get("annotationsDerived"))["annotations"]
+    return {k.replace("\ufe0f", ""): v for k, v in notes.items()}
+
+
+def load_emoji(data_dir):
+    """The core set: one code point, named in both languages, without buttons, clock faces, arrows and small squares."""
+    data_dir = pathlib.Path(data_dir)
+    notes = {l: _annotations(data_dir / f"annotations/{l}.json") for l in ("en", "zh")}
+    out, seen = [], set()
+    for path in sorted((data_dir / "fluent-3d").glob("*.webp")):
+        points = [p for p in path.stem.split("-") if p != "fe0f"]
+        char = chr(int(points[0], 16)) if len(points) == 1 and len(points[0]) < 6 else ""
+        if not char or char in seen or any("tts" not in notes[l].get(char, {}) for l in notes):
+            continue
+        seen.add(char)
+        names = {l: notes[l][char]["tts"][0] for l in notes}
+        en = names["en"]
+        if any(w in en for w in ("button", "arrow", "o’clock", "-thirty", "small square")):
+            continue
+        out.append(Emoji(path.stem, names, {l: notes[l][char].get("default", []) for l in notes}))
+    for l in "en", "zh":
+        shared = {}
+        for e in out:
+            for w in e.keywords[l]:
+                shared[w] = shared.get(w, 0) + 1
+        for e in out:
+            e.keywords[l] = [(w, shared[w]) for w in e.keywords[l] if w != e.names[l]]
+    return out
+
+
+def load_drawing(data_dir, code, size=OBJECT):
+    """Premultiplied RGBA as an array of size x size x 4, uint8."""
+    image = Image.open(pathlib.Path(data_dir) / f"fluent-3d/{code}.webp").convert("RGBA").convert("RGBa")
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS) if image.size != (size, size) else image)
+
+
+def compose(drawing, ground, size=SIZE):
+    """A premultiplied drawing centred on a ground (a colour or a picture): float RGB 0..255, size x size x 3."""
+    out = np.empty((size, size, 3), np.float32)
+    out[:] = ground
+    a = (size - drawing.shape[0]) // 2
+    part = out[a:a + drawing.shape[0], a:a + drawing.shape[1]]
+    part *= 1 - drawing[..., 3:].astype(np.float32) / 255
+    part += drawing[..., :3]
+    return out.clip(0, 255)
+
+
+def to_model(rgb):
+    """Float RGB 0..255 [..., H, W, 3] to a tensor in -1..1 [..., 3, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(rgb, -1, -3))).float() / 127.5 - 1
+
+
+def to_rgb(x):
+    """The inverse of to_model, rounded to uint8."""
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
+
+
+def grid(pictures, columns):
+    """uint8 pictures of one size, side by side."""
+    rows = [np.concatenate(list(pictures[i:i + columns]) + [np.full_like(pictures[0], 255)] * (columns - len(pictures[i:i + columns])), 1)
+            for i in range(0, len(pictures), columns)]
+    return Image.fromarray(np.concatenate(rows))
