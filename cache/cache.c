@@ -15,7 +15,7 @@ enum { FORMAT = 1 };
 /* Between scans this long apart other processes' objects are not counted. */
 static const int64_t scan_every_ns = 60 * 1000000000ll;
 
-/* ---- opening -------------------------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------------------------- */
 
 /* Like mkdir -p: every folder of the path. */
 static int make_folders(const char *path)
@@ -75,7 +75,8 @@ static int check_format(struct cache *c)
 	if (error && error != EEXIST)
 		return error;
 	if (version < 0 || version > FORMAT)
-		return cache_fail(EPROTONOSUPPORT, path, "a newer promptfs made this cache; use that one or another folder");
+		return cache_fail(
+			EPROTONOSUPPORT, path, "a newer promptfs made this cache; use that one or another folder");
 	return 0;
 }
 
@@ -115,7 +116,7 @@ void cache_close(struct cache *c)
 	free(c);
 }
 
-/* ---- fetching ------------------------------------------------------------------------------------------------------- */
+/* ---- fetching ------------------------------------------------------------------------------------------------ */
 
 static int check_key(const struct cache *c, const char *key)
 {
@@ -193,7 +194,7 @@ int cache_read_text(struct cache *c, const char *key, char **out)
 	return 0;
 }
 
-/* ---- storing -------------------------------------------------------------------------------------------------------- */
+/* ---- storing ------------------------------------------------------------------------------------------------- */
 
 /* Counts what was added; true when it is time to look at the whole. */
 static bool account(struct cache *c, uint64_t added)
@@ -222,7 +223,8 @@ static bool is_kept(struct cache *c, const char *key)
 	return whole;
 }
 
-static int write_object(struct cache *c, const char *key, const void *data, size_t len, const char *text, size_t text_len)
+static int write_object(
+	struct cache *c, const char *key, const void *data, size_t len, const char *text, size_t text_len)
 {
 	unsigned char trailer[TRAILER_LEN];
 	char path[PATH_MAX], text_path[PATH_MAX];
@@ -257,7 +259,7 @@ int cache_put(struct cache *c, const char *key, const void *data, size_t len, co
 	return 0;
 }
 
-/* ---- removing and pinning ------------------------------------------------------------------------------------------- */
+/* ---- removing and pinning ------------------------------------------------------------------------------------ */
 
 int cache_remove(struct cache *c, const char *key)
 {
@@ -273,7 +275,7 @@ int cache_remove(struct cache *c, const char *key)
 	error = cache_open_object(c, key, &object);
 	if (error)
 		return error == ENOENT ? cache_fail(error, path, "no such object") : error;
-	/* asking for the stronger lock gives up the weaker one for a moment: a reader coming in between makes it fail */
+	/* asking for the stronger lock gives up the weaker one: a reader coming in between makes it fail */
 	if (flock(object.fd, LOCK_EX | LOCK_NB) != 0)
 		error = cache_fail(EBUSY, path, "is open");
 	else

@@ -1,9 +1,9 @@
 /* cache: bytes under a key, on disk, shared by any number of processes.
  *
- * An object is two files: its bytes with a checksum, and a text that says what it is (for people).  Objects appear whole
- * (temporary file, fsync, rename, fsync of the folder) and are verified when opened; a damaged one is removed and counts as
- * absent.  A size limit removes the least recently used ones, never one that is pinned or open (in any process).
- * No images, no FUSE here: keys are 32 lower-case hex digits, errors are errno values (0 is success).
+ * An object is two files: its bytes with a checksum, and a text that says what it is (for people).  Objects appear
+ * whole (temporary file, fsync, rename, fsync of the folder) and are verified when opened; a damaged one is removed and
+ * counts as absent.  A size limit removes the least recently used ones, never one that is pinned or open (in any
+ * process). No images, no FUSE here: keys are 32 lower-case hex digits, errors are errno values (0 is success).
  *
  *     struct cache *c;
  *     int error = cache_open("/home/u/.cache/promptfs", 20ull << 30, &c);
@@ -11,8 +11,8 @@
  *     if (cache_get(c, key, &o) == ENOENT)
  *             error = cache_put(c, key, png, png_len, text, text_len);
  *
- * Layout: DIR/format (a version: newer ones are refused with EPROTONOSUPPORT), DIR/objects/ab/<key>, DIR/objects/ab/<key>.txt,
- * DIR/tmp/, DIR/pins/<key>.
+ * Layout: DIR/format (a version: newer ones are refused with EPROTONOSUPPORT), DIR/objects/ab/<key>,
+ * DIR/objects/ab/<key>.txt, DIR/tmp/, DIR/pins/<key>.
  *
  * Threads: every function may be called from any thread.
  */
@@ -31,7 +31,7 @@ struct cache;
 struct cache_object {
 	const void *data; /* borrowed from the mapping */
 	size_t len;
-	int fd;           /* holds the shared lock that keeps others from removing it */
+	int fd; /* holds the shared lock that keeps others from removing it */
 	void *map;
 	size_t map_len;
 };
@@ -44,7 +44,7 @@ struct cache_stat {
 struct cache_entry {
 	char key[CACHE_KEY_LEN + 1];
 	uint64_t bytes;
-	int64_t used_ns;  /* last use, since the epoch */
+	int64_t used_ns; /* last use, since the epoch */
 	bool pinned;
 };
 
@@ -56,7 +56,8 @@ const char *cache_text(void);      /* of the calling thread: what failed and on 
 int cache_get(struct cache *c, const char *key, struct cache_object *out); /* ENOENT; marks it used */
 bool cache_has(struct cache *c, const char *key);                          /* without verifying */
 void cache_release(struct cache_object *o);
-/* Stores; an object already there is kept.  Makes room under the limit afterwards. ENOSPC, EDQUOT, ... leave nothing behind. */
+/* Stores; an object already there is kept.  Makes room under the limit afterwards. ENOSPC, EDQUOT, ... leave nothing
+ * behind. */
 int cache_put(struct cache *c, const char *key, const void *data, size_t len, const char *text, size_t text_len);
 int cache_read_text(struct cache *c, const char *key, char **out); /* malloc'ed */
 

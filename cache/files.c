@@ -23,7 +23,7 @@ const char *cache_text(void)
 	return text;
 }
 
-/* ---- names ---------------------------------------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------------------------------------------- */
 
 bool cache_is_key(const char *key)
 {
@@ -56,7 +56,7 @@ int64_t cache_now_ns(void)
 	return now.tv_sec * 1000000000ll + now.tv_nsec;
 }
 
-/* ---- locks ---------------------------------------------------------------------------------------------------------- */
+/* ---- locks --------------------------------------------------------------------------------------------------- */
 
 /* A flock belongs to the open file, so that each thread opens one of its own. */
 int cache_lock(const struct cache *c)
@@ -80,7 +80,7 @@ void cache_unlock(int lock)
 		close(lock);
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------- */
 
 /* A locked file of a name of its own; -1 and errno. */
 static int create_temporary(struct cache *c, char path[PATH_MAX])

@@ -3,8 +3,8 @@
  * Locks between processes are flock()s, which the kernel drops when their owner dies:
  *     an object's file, shared: it is open (cache_object); exclusive, tried: it may be removed
  *     a file in tmp/, exclusive: it is being written
- *     DIR/lock, exclusive: names change (a file in tmp/ is born or swept, an object's name goes away); never held over I/O
- *     of data
+ *     DIR/lock, exclusive: names change (a file in tmp/ is born or swept, an object's name goes away); held over no
+ * data
  */
 #ifndef PROMPTFS_CACHE_FILES_H
 #define PROMPTFS_CACHE_FILES_H
@@ -38,25 +38,26 @@ struct cache {
 /* What stands at the end of an object's file. */
 enum { TRAILER_LEN = 32 };
 
-/* ---- failure -------------------------------------------------------------------------------------------------------- */
+/* ---- failure ------------------------------------------------------------------------------------------------- */
 
 int cache_fail(int error, const char *path, const char *what); /* keeps "path: what (reason)"; returns error */
 
-/* ---- names ---------------------------------------------------------------------------------------------------------- */
+/* ---- names --------------------------------------------------------------------------------------------------- */
 
 bool cache_is_key(const char *key);
-void cache_path(const struct cache *c, const char *key, const char *suffix, char out[PATH_MAX]); /* objects/ab/KEY + suffix */
+/* objects/ab/KEY and a suffix */
+void cache_path(const struct cache *c, const char *key, const char *suffix, char out[PATH_MAX]);
 void cache_pin_path(const struct cache *c, const char *key, char out[PATH_MAX]);
 bool cache_is_pinned(const struct cache *c, const char *key);
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------------------- */
 
 int64_t cache_now_ns(void);
 /* Takes DIR/lock for the calling thread: a descriptor for cache_unlock, or -1. */
 int cache_lock(const struct cache *c);
 void cache_unlock(int lock);
 
-/* Writes `parts` of bytes to a new file in tmp/ and gives it the name `path`, durably; EEXIST when the name is taken. */
+/* Writes `parts` of bytes to a new file in tmp/ and names it `path`, durably; EEXIST when the name is taken. */
 struct cache_part {
 	const void *data;
 	size_t len;
@@ -65,7 +66,7 @@ int cache_write(struct cache *c, const char *path, int n_parts, const struct cac
 /* Removes what dead writers left in tmp/. */
 void cache_sweep(struct cache *c);
 
-/* ---- objects -------------------------------------------------------------------------------------------------------- */
+/* ---- objects ------------------------------------------------------------------------------------------------- */
 
 void cache_seal(const void *data, size_t len, unsigned char trailer[TRAILER_LEN]);
 /* Opens and locks; ENOENT.  Not verified, not marked used. */

@@ -28,7 +28,7 @@ void cache_seal(const void *data, size_t len, unsigned char trailer[TRAILER_LEN]
 	memcpy(trailer + 16, &hash, sizeof hash);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------------------------- */
 
 static int lock_shared(int fd)
 {
@@ -101,7 +101,7 @@ void cache_release(struct cache_object *o)
 	*o = (struct cache_object){ .fd = -1 };
 }
 
-/* ---- verifying ------------------------------------------------------------------------------------------------------ */
+/* ---- verifying ----------------------------------------------------------------------------------------------- */
 
 static bool same_file(const struct verified *v, const struct stat *st)
 {
@@ -146,7 +146,7 @@ bool cache_is_whole(struct cache *c, const struct cache_object *o, bool again)
 	return true;
 }
 
-/* ---- removing ------------------------------------------------------------------------------------------------------- */
+/* ---- removing ------------------------------------------------------------------------------------------------ */
 
 int cache_unlink(struct cache *c, const char *key, int fd)
 {

@@ -38,7 +38,7 @@ static int add_entry(struct listing *l, const struct cache_entry *entry)
 	return 0;
 }
 
-/* ---- walking -------------------------------------------------------------------------------------------------------- */
+/* ---- walking ------------------------------------------------------------------------------------------------- */
 
 static void sweep_orphan(int folder, const char *name, const char *key, int64_t now_ns)
 {
@@ -135,7 +135,7 @@ static void note_total(struct cache *c, uint64_t bytes)
 	pthread_mutex_unlock(&c->mu);
 }
 
-/* ---- public --------------------------------------------------------------------------------------------------------- */
+/* ---- public -------------------------------------------------------------------------------------------------- */
 
 int cache_list(struct cache *c, struct cache_entry **out, size_t *count)
 {

@@ -18,7 +18,7 @@ enum {
 	KEY_LEN_MAX = 65535,
 	NESTING_MAX = 8,
 	ALIGNMENT_DEFAULT = 32,
-	KEY_SIZE_MIN = 8 + 4 + 1,         /* what a value takes at least: bounds the counts by the size of the file */
+	KEY_SIZE_MIN = 8 + 4 + 1, /* what a value takes at least: bounds the counts by the size of the file */
 	TENSOR_SIZE_MIN = 8 + 4 + 4 + 8,
 };
 
@@ -32,7 +32,7 @@ struct gguf_tensor {
 	int rank;
 	uint64_t dim[RANK_MAX]; /* innermost first */
 	uint32_t type;
-	uint64_t offset, len;   /* in the data section */
+	uint64_t offset, len; /* in the data section */
 };
 
 struct gguf {
@@ -83,7 +83,8 @@ static enum status take_text(struct reader *r, struct text *out)
 
 	TRY(take_number(r, 8, &len));
 	if (len > left(r))
-		return status_fail(STATUS_CORRUPT, "a string of length %llu at offset %td: the file is truncated or damaged",
+		return status_fail(STATUS_CORRUPT,
+			"a string of length %llu at offset %td: the file is truncated or damaged",
 			(unsigned long long)len, r->at - r->start);
 	out->at = (const char *)r->at;
 	out->len = (size_t)len;
@@ -127,7 +128,8 @@ static enum status check_unique(const char *what, struct text *list, uint64_t co
 	qsort(list, (size_t)count, sizeof *list, compare_texts);
 	for (uint64_t i = 1; i < count; i++)
 		if (!compare_texts(&list[i - 1], &list[i]))
-			return status_fail(STATUS_CORRUPT, "%s %.*s is there twice", what, print_len(list[i]), list[i].at);
+			return status_fail(
+				STATUS_CORRUPT, "%s %.*s is there twice", what, print_len(list[i]), list[i].at);
 	return STATUS_OK;
 }
 
@@ -146,13 +148,15 @@ static enum status skip_array(struct reader *r, int depth)
 	uint64_t count = 0;
 
 	if (depth >= NESTING_MAX)
-		return status_fail(STATUS_CORRUPT, "arrays are nested too deep: at most %d levels are possible", NESTING_MAX);
+		return status_fail(
+			STATUS_CORRUPT, "arrays are nested too deep: at most %d levels are possible", NESTING_MAX);
 	TRY(take_u32(r, &type));
 	TRY(take_number(r, 8, &count));
 	if (type >= VALUE_COUNT)
 		return status_fail(STATUS_CORRUPT, "an array of unknown value type %u", type);
 	if (count > left(r) / value_size[type])
-		return status_fail(STATUS_CORRUPT, "an array of length %llu at offset %td: the file is truncated or damaged",
+		return status_fail(STATUS_CORRUPT,
+			"an array of length %llu at offset %td: the file is truncated or damaged",
 			(unsigned long long)count, r->at - r->start);
 	if (type != VALUE_STRING && type != VALUE_ARRAY && type != VALUE_BOOL) {
 		r->at += count * value_size[type];
@@ -290,8 +294,9 @@ static enum status take_type(struct reader *r, struct gguf_tensor *t, uint64_t v
 		return status_fail(STATUS_CORRUPT, "unknown tensor type %u", t->type);
 	block = &blocks[t->type];
 	if (row % block->values)
-		return status_fail(STATUS_CORRUPT, "rows of %llu values are no multiple of the %u in a block of type %u",
-			(unsigned long long)row, block->values, t->type);
+		return status_fail(STATUS_CORRUPT,
+			"rows of %llu values are no multiple of the %u in a block of type %u", (unsigned long long)row,
+			block->values, t->type);
 	if (__builtin_mul_overflow(values / block->values, (uint64_t)block->bytes, &t->len))
 		return status_fail(STATUS_CORRUPT, "its dimensions are too large");
 	return STATUS_OK;
@@ -345,12 +350,14 @@ static enum status check_places(struct reader *r, struct gguf *g)
 		const struct gguf_tensor *t = &g->tensor[i];
 
 		if (t->offset > data_len || t->len > data_len - t->offset)
-			return status_fail(STATUS_CORRUPT, "tensor %.*s: %llu bytes at offset %llu lie beyond the end of the file: it "
-				"is truncated or damaged", print_len(t->name), t->name.at, (unsigned long long)t->len,
+			return status_fail(STATUS_CORRUPT,
+				"tensor %.*s: %llu bytes at offset %llu lie beyond the end of the file: it "
+				"is truncated or damaged",
+				print_len(t->name), t->name.at, (unsigned long long)t->len,
 				(unsigned long long)t->offset);
 		if (t->offset < used)
-			return status_fail(STATUS_CORRUPT, "tensor %.*s: its data overlaps another tensor's", print_len(t->name),
-				t->name.at);
+			return status_fail(STATUS_CORRUPT, "tensor %.*s: its data overlaps another tensor's",
+				print_len(t->name), t->name.at);
 		used = t->offset + t->len;
 	}
 	return STATUS_OK;
@@ -362,7 +369,8 @@ static enum status check_names(const struct gguf *g)
 	enum status status;
 
 	if (!name)
-		return status_fail(STATUS_NO_MEMORY, "no memory for the names of %llu tensors", (unsigned long long)g->n_tensors);
+		return status_fail(
+			STATUS_NO_MEMORY, "no memory for the names of %llu tensors", (unsigned long long)g->n_tensors);
 	for (uint64_t i = 0; i < g->n_tensors; i++)
 		name[i] = g->tensor[i].name;
 	status = check_unique("tensor", name, g->n_tensors);
@@ -381,7 +389,8 @@ static enum status take_counts(struct reader *r, struct gguf *g)
 	r->at += 4;
 	TRY(take_u32(r, &version));
 	if (!(version & 0xffff))
-		return status_fail(STATUS_UNSUPPORTED, "a big-endian GGUF file (version %#x); only little-endian ones are known", version);
+		return status_fail(STATUS_UNSUPPORTED,
+			"a big-endian GGUF file (version %#x); only little-endian ones are known", version);
 	if (version != 2 && version != 3)
 		return status_fail(STATUS_UNSUPPORTED, "GGUF version %u; 2 and 3 are known", version);
 	TRY(take_number(r, 8, &g->n_tensors));
@@ -390,7 +399,8 @@ static enum status take_counts(struct reader *r, struct gguf *g)
 		return status_fail(STATUS_CORRUPT, "a count of %llu metadata keys does not fit in the file",
 			(unsigned long long)g->n_values);
 	if (g->n_tensors > left(r) / TENSOR_SIZE_MIN)
-		return status_fail(STATUS_CORRUPT, "a count of %llu tensors does not fit in the file", (unsigned long long)g->n_tensors);
+		return status_fail(STATUS_CORRUPT, "a count of %llu tensors does not fit in the file",
+			(unsigned long long)g->n_tensors);
 	return STATUS_OK;
 }
 
@@ -400,8 +410,8 @@ static enum status parse(struct reader *r, struct gguf *g)
 	g->key = calloc((size_t)g->n_values + 1, sizeof *g->key);
 	g->tensor = calloc((size_t)g->n_tensors + 1, sizeof *g->tensor);
 	if (!g->key || !g->tensor)
-		return status_fail(STATUS_NO_MEMORY, "no memory for %llu values and %llu tensors", (unsigned long long)g->n_values,
-			(unsigned long long)g->n_tensors);
+		return status_fail(STATUS_NO_MEMORY, "no memory for %llu values and %llu tensors",
+			(unsigned long long)g->n_values, (unsigned long long)g->n_tensors);
 	TRY(take_values(r, g));
 	TRY(take_tensors(r, g));
 	TRY(check_names(g));
@@ -411,8 +421,9 @@ static enum status parse(struct reader *r, struct gguf *g)
 /* Of picture models and their text encoders, as converters name them; others are language models and the like. */
 static bool paints(struct text architecture)
 {
-	static const char *const known[] = { "lumina2", "z_image", "flux", "flux2", "sd1", "sdxl", "sd3", "aura", "hidream", "cosmos",
-		"ltxv", "hyvid", "wan", "qwen_image", "chroma", "pixart", "qwen3", "qwen2vl", "t5", "t5encoder", "clip" };
+	static const char *const known[] = { "lumina2", "z_image", "flux", "flux2", "sd1", "sdxl", "sd3", "aura",
+		"hidream", "cosmos", "ltxv", "hyvid", "wan", "qwen_image", "chroma", "pixart", "qwen3", "qwen2vl", "t5",
+		"t5encoder", "clip" };
 
 	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
 		if (text_is(architecture, known[i]))

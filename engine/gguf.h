@@ -9,8 +9,8 @@
 
 #include "kernels/status.h"
 
-/* STATUS_OK when the header and every tensor's place are sound; else STATUS_CORRUPT, or STATUS_UNSUPPORTED for a model that
- * paints no pictures.  The message names no file: the caller puts that before it. */
+/* STATUS_OK when the header and every tensor's place are sound; else STATUS_CORRUPT, or STATUS_UNSUPPORTED for a model
+ * that paints no pictures.  The message names no file: the caller puts that before it. */
 enum status gguf_check(const unsigned char *file, size_t size);
 
 #endif

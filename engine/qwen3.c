@@ -186,6 +186,7 @@ struct pass {
 	struct tensor qkv;     /* [rows, (heads + 2 kv_heads) * head_dim] */
 	struct tensor heads;   /* [rows, heads, head_dim] */
 	struct tensor gate_up; /* [rows, 2 intermediate] */
+	struct tensor hidden;  /* [rows, intermediate] */
 	struct tensor rope;    /* [rows, head_dim / 2, 2] F32 */
 };
 
@@ -232,8 +233,8 @@ static enum status feed_forward(struct pass *p, const struct layer *l)
 	TRY(kernels_norm(k, &(struct norm){ .rms = true, .x = p->stream, .weight = l->post_norm, .eps = (float)c->eps,
 		.y = p->operand }));
 	TRY(kernels_linear(k, &(struct linear){ .x = p->operand, .w = l->gate_up, .y = p->gate_up }));
-	TRY(kernels_swiglu(k, gate, up, gate));
-	return kernels_linear(k, &(struct linear){ .x = gate, .w = l->down, .accumulate = true, .y = p->stream });
+	TRY(kernels_swiglu(k, gate, up, p->hidden));
+	return kernels_linear(k, &(struct linear){ .x = p->hidden, .w = l->down, .accumulate = true, .y = p->stream });
 }
 
 /* cos and sin of position * theta^(-2i/head_dim), in float as the reference computes them. */
@@ -294,6 +295,7 @@ static enum status take_buffers(struct pass *p, struct arena *arena)
 	TRY(arena_take(arena, dtype, 2, (int64_t[]){ rows, width }, &p->qkv));
 	TRY(arena_take(arena, dtype, 3, (int64_t[]){ rows, c->heads, c->head_dim }, &p->heads));
 	TRY(arena_take(arena, dtype, 2, (int64_t[]){ rows, 2 * c->intermediate }, &p->gate_up));
+	TRY(arena_take(arena, dtype, 2, (int64_t[]){ rows, c->intermediate }, &p->hidden));
 	return arena_take(arena, DTYPE_F32, 3, (int64_t[]){ rows, c->head_dim / 2, 2 }, &p->rope);
 }
 

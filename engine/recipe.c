@@ -44,8 +44,8 @@ static enum status resolve_size(const struct recipe_fields *f, const struct mode
 	width = width ? width : m->defaults.width;
 	height = height ? height : m->defaults.height;
 	if (width < 1 || height < 1 || width > m->size_max || height > m->size_max)
-		return status_fail(STATUS_INVALID, "Size: %lldx%lld; model %s allows 1 to %d for each side", (long long)width,
-			(long long)height, m->name, m->size_max);
+		return status_fail(STATUS_INVALID, "Size: %lldx%lld; model %s allows 1 to %d for each side",
+			(long long)width, (long long)height, m->name, m->size_max);
 	r->width = (int)width;
 	r->height = (int)height;
 	return STATUS_OK;
@@ -56,7 +56,8 @@ static enum status resolve_numbers(const struct recipe_fields *f, const struct m
 	int64_t steps = f->has_steps ? f->steps : m->defaults.steps;
 
 	if (steps < 1 || steps > RECIPE_STEPS_MAX)
-		return status_fail(STATUS_INVALID, "Steps: %lld is not from 1 to %d", (long long)steps, RECIPE_STEPS_MAX);
+		return status_fail(
+			STATUS_INVALID, "Steps: %lld is not from 1 to %d", (long long)steps, RECIPE_STEPS_MAX);
 	if (f->has_random_seed && !f->has_seed)
 		return status_fail(STATUS_INTERNAL, "Seed: -1 was not replaced by a random seed");
 	r->steps = (int)steps;
@@ -70,7 +71,8 @@ static enum status resolve_guidance(const struct recipe_fields *f, const struct 
 	double guidance = m->defaults.guidance;
 
 	if (f->has_distilled_cfg)
-		return status_fail(STATUS_INVALID, "Distilled CFG Scale: model %s has none; use Guidance or CFG scale", m->name);
+		return status_fail(
+			STATUS_INVALID, "Distilled CFG Scale: model %s has none; use Guidance or CFG scale", m->name);
 	if (f->has_guidance && f->has_cfg)
 		return status_fail(STATUS_INVALID, "Guidance and CFG scale say the same thing; give one of them");
 	if (f->has_guidance)
@@ -104,7 +106,8 @@ static enum status resolve_clip_skip(const struct recipe_fields *f, struct recip
 		return STATUS_OK;
 	for (int i = 0; i < f->n_sets; i++)
 		if (strcmp(f->sets[i].name, "clip_skip") == 0)
-			return status_fail(STATUS_INVALID, "Clip skip and Set: clip_skip= say the same thing; give one of them");
+			return status_fail(
+				STATUS_INVALID, "Clip skip and Set: clip_skip= say the same thing; give one of them");
 	if (f->clip_skip == 1)
 		return STATUS_OK;
 	snprintf(value, sizeof value, "%lld", (long long)f->clip_skip - 1);
@@ -116,7 +119,8 @@ static enum status check_set_name(const char *name)
 	size_t len = strlen(name);
 
 	if (len < 1 || len > 60 || strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != len)
-		return status_fail(STATUS_INVALID, "Set: '%.60s' is no name of an argument (small letters, digits, _)", name);
+		return status_fail(
+			STATUS_INVALID, "Set: '%.60s' is no name of an argument (small letters, digits, _)", name);
 	return STATUS_OK;
 }
 
@@ -209,5 +213,6 @@ void recipe_key(const void *text, size_t len, char key[RECIPE_KEY_LEN + 1])
 {
 	XXH128_hash_t hash = XXH3_128bits(text, len);
 
-	snprintf(key, RECIPE_KEY_LEN + 1, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+	snprintf(key, RECIPE_KEY_LEN + 1, "%016llx%016llx", (unsigned long long)hash.high64,
+		(unsigned long long)hash.low64);
 }

@@ -1,7 +1,7 @@
 /* recipe_text: a recipe as canonical text (for keys), as A1111 parameters (for people) and as JSON (for programs).
  *
- * All three are driven by one table with a row for every value that reaches the engine: a new member of struct recipe is
- * one new row.  Lists (sets, LoRAs) come after it, in the same three forms.
+ * All three are driven by one table with a row for every value that reaches the engine: a new member of struct recipe
+ * is one new row.  Lists (sets, LoRAs) come after it, in the same three forms.
  */
 #include "engine/recipe.h"
 
@@ -68,7 +68,7 @@ static void print_value(const struct recipe *r, const struct field *f, char out[
 	}
 }
 
-/* ---- canonical ------------------------------------------------------------------------------------------------------ */
+/* ---- canonical ----------------------------------------------------------------------------------------------- */
 
 /* With its length, so that no text can pass for the lines that follow it. */
 static enum status canonical_text(const char *name, const char *text, struct bytes *out)
@@ -84,7 +84,8 @@ enum status recipe_canonical(const struct recipe *r, const char *model_id, const
 {
 	char value[SAMPLER_NAME_LEN];
 
-	TRY(bytes_print(out, "promptfs recipe 1\nnumerics: %d\nmodel: %s\ndtype: %s\n", RECIPE_NUMERICS, model_id, dtype));
+	TRY(bytes_print(
+		out, "promptfs recipe 1\nnumerics: %d\nmodel: %s\ndtype: %s\n", RECIPE_NUMERICS, model_id, dtype));
 	for (int i = 0; i < N_FIELDS; i++) {
 		if (fields[i].kind == KIND_TEXT) {
 			TRY(canonical_text(fields[i].name, *(char *const *)member(r, &fields[i]), out));
@@ -105,7 +106,7 @@ enum status recipe_canonical(const struct recipe *r, const char *model_id, const
 	return STATUS_OK;
 }
 
-/* ---- A1111 parameters ----------------------------------------------------------------------------------------------- */
+/* ---- A1111 parameters ---------------------------------------------------------------------------------------- */
 
 static bool has_negative_line(const char *text)
 {
@@ -216,7 +217,7 @@ enum status recipe_parameters(const struct recipe *r, const char *model_name, st
 	return STATUS_OK;
 }
 
-/* ---- JSON ----------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ---------------------------------------------------------------------------------------------------- */
 
 static json_t *value_to_json(const struct recipe *r, const struct field *f)
 {
@@ -251,8 +252,8 @@ static int lists_to_json(const struct recipe *r, json_t *object)
 	for (int i = 0; i < r->n_sets && !bad; i++)
 		bad |= json_object_set_new(sets, r->sets[i].name, json_string(r->sets[i].value));
 	for (int i = 0; i < r->n_loras && !bad; i++)
-		bad |= json_array_append_new(loras,
-			json_pack("{s:s, s:f}", "name", r->loras[i].name, "scale", r->loras[i].scale));
+		bad |= json_array_append_new(
+			loras, json_pack("{s:s, s:f}", "name", r->loras[i].name, "scale", r->loras[i].scale));
 	bad |= json_object_set(object, "sets", sets);
 	bad |= json_object_set(object, "loras", loras);
 	json_decref(sets);
@@ -329,14 +330,12 @@ static enum status lists_from_json(const json_t *json, struct recipe_fields *lis
 
 	if (!json_is_object(sets) || !json_is_array(loras))
 		return status_fail(STATUS_INVALID, "recipe: sets must be an object and loras a list");
-	json_object_foreach(sets, name, value)
-	{
+	json_object_foreach (sets, name, value) {
 		if (!json_is_string(value))
 			return status_fail(STATUS_INVALID, "recipe: set %s must be a string", name);
 		TRY(recipe_fields_set(lists, name, json_string_value(value)));
 	}
-	json_array_foreach(loras, i, value)
-	{
+	json_array_foreach (loras, i, value) {
 		json_t *file = json_object_get(value, "name"), *scale = json_object_get(value, "scale");
 
 		if (!json_is_string(file) || !json_is_number(scale))

@@ -1,7 +1,7 @@
 /* rng: the normal random numbers of PyTorch.
  *
- * Both kinds compute in float in the order of the reference, but take the logarithm, sine and cosine in double and round
- * once: the numbers are then the same on every machine.
+ * Both kinds compute in float in the order of the reference, but take the logarithm, sine and cosine in double and
+ * round once: the numbers are then the same on every machine.
  */
 #include "engine/rng.h"
 
@@ -65,8 +65,8 @@ static void transform_block(float *x)
 	}
 }
 
-/* 16 values or more.  A rest is covered by 16 new uniforms over the last 16 elements.  `first`: how many uniforms are drawn
- * before that: all n for F32, whole blocks only for the 16-bit types. */
+/* 16 values or more.  A rest is covered by 16 new uniforms over the last 16 elements.  `first`: how many uniforms are
+ * drawn before that: all n for F32, whole blocks only for the 16-bit types. */
 static void draw_large(struct rng *r, int64_t n, int64_t first, float *out)
 {
 	draw_uniforms(r, first, out);
@@ -120,7 +120,8 @@ void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
 	memcpy(out, counter, 4 * sizeof *out);
 	for (int round = 0; round < 10; round++) {
 		uint64_t a = 0xd2511f53ull * out[0], b = 0xcd9e8d57ull * out[2];
-		uint32_t next[4] = { (uint32_t)(b >> 32) ^ out[1] ^ k0, (uint32_t)b, (uint32_t)(a >> 32) ^ out[3] ^ k1, (uint32_t)a };
+		uint32_t next[4] = { (uint32_t)(b >> 32) ^ out[1] ^ k0, (uint32_t)b, (uint32_t)(a >> 32) ^ out[3] ^ k1,
+			(uint32_t)a };
 
 		memcpy(out, next, sizeof next);
 		k0 += 0x9e3779b9u;
@@ -146,7 +147,9 @@ static void philox_thread(const struct rng *r, uint64_t thread, uint64_t threads
 	uint64_t call = r->offset / 4;
 
 	for (uint64_t i = thread; i < n; call++) {
-		uint32_t counter[4] = { (uint32_t)call, (uint32_t)(call >> 32), (uint32_t)thread, (uint32_t)(thread >> 32) }, x[4];
+		uint32_t counter[4] = { (uint32_t)call, (uint32_t)(call >> 32), (uint32_t)thread,
+			(uint32_t)(thread >> 32) },
+			 x[4];
 
 		rng_philox(counter, key, x);
 		for (int which = 0; which < 4 && i < n; which++, i += threads)

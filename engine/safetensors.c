@@ -69,14 +69,15 @@ static enum status parse_shape(const json_t *info, struct stored_tensor *t)
 	if (!json_is_array(shape))
 		return status_fail(STATUS_CORRUPT, "tensor %s: its shape must be a list of numbers", t->name);
 	if (json_array_size(shape) > STORED_RANK_MAX)
-		return status_fail(STATUS_CORRUPT, "tensor %s: a shape of %zu dimensions; at most %d are possible", t->name,
-			json_array_size(shape), STORED_RANK_MAX);
+		return status_fail(STATUS_CORRUPT, "tensor %s: a shape of %zu dimensions; at most %d are possible",
+			t->name, json_array_size(shape), STORED_RANK_MAX);
 	t->rank = (int)json_array_size(shape);
 	for (int i = 0; i < t->rank; i++) {
 		const json_t *dim = json_array_get(shape, (size_t)i);
 
 		if (!json_is_integer(dim) || json_integer_value(dim) < 0)
-			return status_fail(STATUS_CORRUPT, "tensor %s: its shape must hold numbers of at least 0", t->name);
+			return status_fail(
+				STATUS_CORRUPT, "tensor %s: its shape must hold numbers of at least 0", t->name);
 		t->dim[i] = json_integer_value(dim);
 		if (__builtin_mul_overflow(count, t->dim[i], &count))
 			return status_fail(STATUS_CORRUPT, "tensor %s: its shape is too large", t->name);
@@ -85,7 +86,8 @@ static enum status parse_shape(const json_t *info, struct stored_tensor *t)
 	return STATUS_OK;
 }
 
-static enum status parse_extent(const json_t *info, const struct type *type, struct section section, struct stored_tensor *t)
+static enum status parse_extent(
+	const json_t *info, const struct type *type, struct section section, struct stored_tensor *t)
 {
 	const json_t *offsets = json_object_get(info, "data_offsets");
 	const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
@@ -93,16 +95,20 @@ static enum status parse_extent(const json_t *info, const struct type *type, str
 
 	if (json_array_size(offsets) != 2 || !json_is_integer(begin) || !json_is_integer(end) ||
 		json_integer_value(begin) < 0 || json_integer_value(end) < json_integer_value(begin))
-		return status_fail(STATUS_CORRUPT, "tensor %s: data_offsets must be [begin, end], two integers in order", t->name);
+		return status_fail(
+			STATUS_CORRUPT, "tensor %s: data_offsets must be [begin, end], two integers in order", t->name);
 	from = (uint64_t)json_integer_value(begin);
 	to = (uint64_t)json_integer_value(end);
 	if (to > section.len)
-		return status_fail(STATUS_CORRUPT, "tensor %s: its data ends at offset %llu, beyond the %llu bytes there are: "
-			"the file is truncated", t->name, (unsigned long long)to, (unsigned long long)section.len);
+		return status_fail(STATUS_CORRUPT,
+			"tensor %s: its data ends at offset %llu, beyond the %llu bytes there are: "
+			"the file is truncated",
+			t->name, (unsigned long long)to, (unsigned long long)section.len);
 	if (__builtin_mul_overflow((uint64_t)t->count, (uint64_t)type->bits, &bits))
 		return status_fail(STATUS_CORRUPT, "tensor %s: its shape is too large", t->name);
 	if (bits % 8 || to - from != bits / 8)
-		return status_fail(STATUS_CORRUPT, "tensor %s: its shape needs %llu bytes, but its data_offsets span %llu", t->name,
+		return status_fail(STATUS_CORRUPT,
+			"tensor %s: its shape needs %llu bytes, but its data_offsets span %llu", t->name,
 			(unsigned long long)(bits / 8), (unsigned long long)(to - from));
 	t->data = section.data + from;
 	t->len = (size_t)(to - from);
@@ -115,7 +121,8 @@ static enum status check_name(const char *name)
 	size_t len = strlen(name);
 
 	if (len < 1 || len > NAME_MAX_LEN)
-		return status_fail(STATUS_CORRUPT, "a tensor's name has %zu bytes; 1 to %d are possible", len, NAME_MAX_LEN);
+		return status_fail(
+			STATUS_CORRUPT, "a tensor's name has %zu bytes; 1 to %d are possible", len, NAME_MAX_LEN);
 	for (size_t i = 0; i < len; i++)
 		if ((unsigned char)name[i] < ' ' || name[i] == 127)
 			return status_fail(STATUS_CORRUPT, "a tensor's name holds a control character (byte %zu)", i);
@@ -149,13 +156,15 @@ static enum status fail_length(const unsigned char *file, size_t size, uint64_t 
 	static const char lfs[] = "version https://git-lfs";
 
 	if (size >= sizeof lfs - 1 && !memcmp(file, lfs, sizeof lfs - 1))
-		return status_fail(STATUS_CORRUPT, "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`");
+		return status_fail(
+			STATUS_CORRUPT, "a Git LFS pointer, not the file itself: fetch it with `git lfs pull`");
 	if (file[0] == '<')
 		return status_fail(STATUS_CORRUPT, "a web page, no safetensors file: download it again");
 	if (len > HEADER_MAX && len <= size - 8)
 		return status_fail(STATUS_CORRUPT, "a header length of %llu bytes; at most %d MiB are possible",
 			(unsigned long long)len, HEADER_MAX >> 20);
-	return status_fail(STATUS_CORRUPT, "a header length of %llu bytes in a file of %zu: truncated, or no safetensors file",
+	return status_fail(STATUS_CORRUPT,
+		"a header length of %llu bytes in a file of %zu: truncated, or no safetensors file",
 		(unsigned long long)len, size);
 }
 
@@ -165,7 +174,8 @@ static enum status parse_header(const unsigned char *file, size_t size, json_t *
 	enum status status;
 
 	if (size < 8)
-		return status_fail(STATUS_CORRUPT, "%zu bytes are too short for a safetensors header: the file is truncated", size);
+		return status_fail(STATUS_CORRUPT,
+			"%zu bytes are too short for a safetensors header: the file is truncated", size);
 	for (int i = 7; i >= 0; i--)
 		len = len << 8 | file[i];
 	if (len > size - 8 || len > HEADER_MAX)
@@ -197,18 +207,22 @@ static enum status check_cover(struct section section, struct stored_tensor *lis
 	qsort(list, (size_t)count, sizeof *list, compare_data);
 	for (int64_t i = 0; i < count; i++) {
 		if (list[i].data < at)
-			return status_fail(STATUS_CORRUPT, "tensor %s: its data overlaps another tensor's", list[i].name);
+			return status_fail(
+				STATUS_CORRUPT, "tensor %s: its data overlaps another tensor's", list[i].name);
 		if (list[i].data > at)
-			return status_fail(STATUS_CORRUPT, "tensor %s: a gap of %td bytes before its data_offsets belongs to no tensor",
+			return status_fail(STATUS_CORRUPT,
+				"tensor %s: a gap of %td bytes before its data_offsets belongs to no tensor",
 				list[i].name, list[i].data - at);
 		at += list[i].len;
 	}
 	if (at != section.data + section.len)
-		return status_fail(STATUS_CORRUPT, "%td trailing bytes belong to no tensor", section.data + section.len - at);
+		return status_fail(
+			STATUS_CORRUPT, "%td trailing bytes belong to no tensor", section.data + section.len - at);
 	return STATUS_OK;
 }
 
-static enum status parse_tensors(const json_t *header, struct section section, struct stored_tensor *list, int64_t *count)
+static enum status parse_tensors(
+	const json_t *header, struct section section, struct stored_tensor *list, int64_t *count)
 {
 	const char *name;
 	const json_t *info;

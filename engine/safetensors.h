@@ -1,8 +1,8 @@
 /* safetensors: the header of one file, checked completely.  Used by weights alone.
  *
- * A file is: u64 length n (little-endian), n bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, the data.
- * Accepted are exactly the files whose tensors cover the data without gap, overlap or rest
- * (format: https://github.com/huggingface/safetensors).
+ * A file is: u64 length n (little-endian), n bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, the
+ * data. Accepted are exactly the files whose tensors cover the data without gap, overlap or rest (format:
+ * https://github.com/huggingface/safetensors).
  */
 #ifndef PROMPTFS_ENGINE_SAFETENSORS_H
 #define PROMPTFS_ENGINE_SAFETENSORS_H
@@ -13,19 +13,19 @@
 enum { STORED_RANK_MAX = 8 };
 
 struct stored_tensor {
-	char *name;                    /* owned */
-	int file;                      /* the caller's: which of its files */
-	enum dtype dtype;              /* DTYPE_OTHER for what the kernels do not know */
-	const char *type;              /* as the file names it: "BF16"; static */
-	int rank;                      /* 0..8 */
+	char *name;       /* owned */
+	int file;         /* the caller's: which of its files */
+	enum dtype dtype; /* DTYPE_OTHER for what the kernels do not know */
+	const char *type; /* as the file names it: "BF16"; static */
+	int rank;         /* 0..8 */
 	int64_t dim[STORED_RANK_MAX];
-	int64_t count;                 /* elements */
-	const unsigned char *data;     /* inside the file's memory */
+	int64_t count;             /* elements */
+	const unsigned char *data; /* inside the file's memory */
 	size_t len;
 };
 
-/* file: `size` bytes.  *out is the caller's (stored_tensors_free).  STATUS_CORRUPT with a message that names no file: the
- * caller puts that before it. */
+/* file: `size` bytes.  *out is the caller's (stored_tensors_free).  STATUS_CORRUPT with a message that names no file:
+ * the caller puts that before it. */
 enum status safetensors_parse(const unsigned char *file, size_t size, struct stored_tensor **out, int64_t *count);
 
 void stored_tensors_free(struct stored_tensor *list, int64_t count); /* NULL is allowed */

@@ -6,13 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const names[] = {
-	"pndm", "ddim", "ddpm", "euler", "euler_karras", "euler_a", "heun", "lms", "lms_karras", "dpm2", "dpm2_karras",
-	"dpm2_a", "dpm2_a_karras", "dpm++_2m", "dpm++_2m_karras", "dpm++_2m_exponential", "dpm++_2m_beta", "dpm++_2m_lu",
-	"dpm++_2m_sde", "dpm++_2m_sde_karras", "dpm++_3m", "dpm++_2s", "dpm++_2s_karras", "deis", "unipc", "unipc_karras",
-	"lcm", "tcd", "edm_dpm++_2m", "edm_euler", "flow_euler", "flow_euler_karras", "flow_euler_exponential",
-	"flow_euler_beta", "flow_euler_stochastic", "flow_heun", "flow_dpm++_2m", "flow_unipc",
-};
+static const char *const names[] = { "pndm", "ddim", "ddpm", "euler", "euler_karras", "euler_a", "heun", "lms",
+	"lms_karras", "dpm2", "dpm2_karras", "dpm2_a", "dpm2_a_karras", "dpm++_2m", "dpm++_2m_karras",
+	"dpm++_2m_exponential", "dpm++_2m_beta", "dpm++_2m_lu", "dpm++_2m_sde", "dpm++_2m_sde_karras", "dpm++_3m",
+	"dpm++_2s", "dpm++_2s_karras", "deis", "unipc", "unipc_karras", "lcm", "tcd", "edm_dpm++_2m", "edm_euler",
+	"flow_euler", "flow_euler_karras", "flow_euler_exponential", "flow_euler_beta", "flow_euler_stochastic",
+	"flow_heun", "flow_dpm++_2m", "flow_unipc" };
 
 /* Names of other programs for the same thing, already squeezed. */
 static const struct {
@@ -62,8 +61,8 @@ enum status sampler_name_find(const char *name, const char *scheduler, char out[
 	size_t own_len, suffix_len;
 
 	if (!squeeze(name, own, sizeof own) || !find(own))
-		return status_fail(STATUS_INVALID, "Sampler: unknown name '%.60s' (euler, euler_a, ddim, dpm++_2m_karras, ...)",
-			name);
+		return status_fail(STATUS_INVALID,
+			"Sampler: unknown name '%.60s' (euler, euler_a, ddim, dpm++_2m_karras, ...)", name);
 	if (scheduler && !squeeze(scheduler, suffix, sizeof suffix))
 		return status_fail(STATUS_INVALID, "Scheduler: unknown name '%.60s'", scheduler);
 	if (strcmp(suffix, "automatic") == 0)

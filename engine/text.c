@@ -21,7 +21,8 @@ bool text_is_utf8(const char *text, size_t len, size_t *bad)
 
 	while (at < len) {
 		utf8proc_int32_t point;
-		utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(len - at), &point);
+		utf8proc_ssize_t n =
+			utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(len - at), &point);
 
 		if (n <= 0 || point == 0)
 			break;

@@ -30,7 +30,7 @@ struct tokenizer {
 	struct bpe *bpe;
 	struct added *added; /* longest first */
 	size_t n_added;
-	bool first[256];     /* bytes that begin an added token */
+	bool first[256]; /* bytes that begin an added token */
 	bool nfc;
 	pcre2_code *pattern;
 	int64_t size;
@@ -48,7 +48,8 @@ static enum status check_flags(const char *where, const json_t *entry, const cha
 
 		TRY(json_get_bool(entry, where, names[i], &set));
 		if (set)
-			return status_fail(STATUS_UNSUPPORTED, "%s: added token %.40s: %s is not supported", where, text, names[i]);
+			return status_fail(STATUS_UNSUPPORTED, "%s: added token %.40s: %s is not supported", where,
+				text, names[i]);
 	}
 	return STATUS_OK;
 }
@@ -68,8 +69,8 @@ static enum status add_added(struct tokenizer *t, const char *where, const json_
 	TRY(check_flags(where, entry, text));
 	known = bpe_find(t->bpe, text, strlen(text));
 	if (known >= 0 && known != id)
-		return status_fail(STATUS_CORRUPT, "%s: added token %.40s has the id %lld, but %lld in the vocab", where, text,
-			(long long)id, (long long)known);
+		return status_fail(STATUS_CORRUPT, "%s: added token %.40s has the id %lld, but %lld in the vocab",
+			where, text, (long long)id, (long long)known);
 	*a = (struct added){ strdup(text), strlen(text), id };
 	if (!a->text)
 		return status_fail(STATUS_NO_MEMORY, "%s: no memory for added tokens", where);
@@ -154,7 +155,8 @@ static enum status compile(struct tokenizer *t, const char *where, const struct 
 	t->pattern = pcre2_compile(pattern->data, pattern->len, options, &error, &at, NULL);
 	if (!t->pattern) {
 		pcre2_get_error_message(error, why, sizeof why);
-		return status_fail(STATUS_CORRUPT, "%s: the splitting pattern is no regular expression: %s", where, (char *)why);
+		return status_fail(
+			STATUS_CORRUPT, "%s: the splitting pattern is no regular expression: %s", where, (char *)why);
 	}
 	pcre2_pattern_info(t->pattern, PCRE2_INFO_MATCHEMPTY, &empty);
 	if (empty)
@@ -174,9 +176,11 @@ static enum status load_split(struct tokenizer *t, const char *where, const json
 	TRY(json_get_string(split, where, "behavior", &behavior));
 	TRY(json_get_bool(split, where, "invert", &invert));
 	if (t->pattern || !behavior || strcmp(behavior, "Isolated") || invert)
-		return status_fail(STATUS_UNSUPPORTED, "%s: only one Split is supported, Isolated and not inverted", where);
+		return status_fail(
+			STATUS_UNSUPPORTED, "%s: only one Split is supported, Isolated and not inverted", where);
 	if (!pattern || !*pattern || strlen(pattern) > PATTERN_MAX)
-		return status_fail(STATUS_CORRUPT, "%s: the splitting pattern must be a Regex of 1 to %d bytes", where, PATTERN_MAX);
+		return status_fail(STATUS_CORRUPT, "%s: the splitting pattern must be a Regex of 1 to %d bytes", where,
+			PATTERN_MAX);
 	status = spell_spaces(pattern, &spelled);
 	if (status == STATUS_OK)
 		status = compile(t, where, &spelled);
@@ -191,7 +195,8 @@ static enum status check_byte_level(const char *where, const json_t *byte_level)
 	TRY(json_get_bool(byte_level, where, "add_prefix_space", &prefix));
 	TRY(json_get_bool(byte_level, where, "use_regex", &regex));
 	if (prefix || regex)
-		return status_fail(STATUS_UNSUPPORTED, "%s: ByteLevel with add_prefix_space or use_regex is not supported", where);
+		return status_fail(
+			STATUS_UNSUPPORTED, "%s: ByteLevel with add_prefix_space or use_regex is not supported", where);
 	return STATUS_OK;
 }
 
@@ -211,7 +216,8 @@ static enum status load_pre_tokenizer(struct tokenizer *t, const char *where, co
 			TRY(check_byte_level(where, step));
 			byte_level = true;
 		} else {
-			return status_fail(STATUS_UNSUPPORTED, "%s: pre_tokenizer %.40s is not supported here", where, type_of(step));
+			return status_fail(STATUS_UNSUPPORTED, "%s: pre_tokenizer %.40s is not supported here", where,
+				type_of(step));
 		}
 	}
 	if (!t->pattern || !byte_level)
@@ -306,16 +312,18 @@ static enum status encode_pieces(struct run *r, const char *text, size_t len)
 	size_t at = 0;
 
 	while (at < len) {
-		int found = pcre2_match(r->t->pattern, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, r->match, r->limits);
+		int found =
+			pcre2_match(r->t->pattern, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, r->match, r->limits);
 
 		if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-			found = pcre2_match(r->t->pattern, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, r->match,
-				r->limits);
+			found = pcre2_match(r->t->pattern, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+				r->match, r->limits);
 		if (found == PCRE2_ERROR_NOMATCH)
 			return bpe_encode(r->t->bpe, &r->scratch, text + at, len - at, r->out);
 		/* \K and lookbehind can give matches that do not go forward */
 		if (found < 0 || match[0] < at || match[1] <= match[0])
-			return status_fail(STATUS_UNSUPPORTED, "the tokenizer's pattern cannot split this text (PCRE2 says %d)", found);
+			return status_fail(STATUS_UNSUPPORTED,
+				"the tokenizer's pattern cannot split this text (PCRE2 says %d)", found);
 		if (match[0] > at)
 			TRY(bpe_encode(r->t->bpe, &r->scratch, text + at, match[0] - at, r->out));
 		TRY(bpe_encode(r->t->bpe, &r->scratch, text + match[0], match[1] - match[0], r->out));
@@ -422,8 +430,8 @@ static enum status decompose(const char *text, size_t len, utf8proc_int32_t **ou
 	return STATUS_OK;
 }
 
-/* Canonical composition; gives the new length.  utf8proc (2.8) takes U+11A7 for a final consonant of Hangul and drops it;
- * as it composes with nothing, what lies between two of them is composed by itself. */
+/* Canonical composition; gives the new length.  utf8proc (2.8) takes U+11A7 for a final consonant of Hangul and drops
+ * it; as it composes with nothing, what lies between two of them is composed by itself. */
 static size_t compose(utf8proc_int32_t *c, size_t count)
 {
 	enum { NO_FINAL = 0x11a7 };
@@ -434,7 +442,8 @@ static size_t compose(utf8proc_int32_t *c, size_t count)
 
 		if (i < count && c[i] != NO_FINAL)
 			continue;
-		len = utf8proc_normalize_utf32(c + start, (utf8proc_ssize_t)(i - start), UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+		len = utf8proc_normalize_utf32(
+			c + start, (utf8proc_ssize_t)(i - start), UTF8PROC_COMPOSE | UTF8PROC_STABLE);
 		memmove(c + n, c + start, (size_t)len * sizeof *c);
 		n += (size_t)len;
 		if (i < count)
@@ -444,7 +453,8 @@ static size_t compose(utf8proc_int32_t *c, size_t count)
 	return n;
 }
 
-/* utf8proc_map would do, were it not for its ordering of marks, which exchanges neighbours: 1 MiB of them takes minutes. */
+/* utf8proc_map would do, were it not for its ordering of marks, which exchanges neighbours: 1 MiB of them takes
+ * minutes. */
 static enum status encode_normalized(struct run *r, const char *text, size_t len)
 {
 	utf8proc_int32_t *c = NULL;
@@ -459,8 +469,8 @@ static enum status encode_normalized(struct run *r, const char *text, size_t len
 	if (status == STATUS_OK) {
 		/* rewrites the array as UTF-8, which is never longer */
 		bytes = utf8proc_reencode(c, (utf8proc_ssize_t)compose(c, count), UTF8PROC_STABLE);
-		status = bytes < 0 ? status_fail(STATUS_INTERNAL, "NFC: %s", utf8proc_errmsg(bytes)) :
-				     encode_pieces(r, (const char *)c, (size_t)bytes);
+		status = bytes < 0 ? status_fail(STATUS_INTERNAL, "NFC: %s", utf8proc_errmsg(bytes))
+				   : encode_pieces(r, (const char *)c, (size_t)bytes);
 	}
 	free(c);
 	return status;
@@ -502,7 +512,8 @@ static enum status check_utf8(const char *text, size_t len)
 	utf8proc_int32_t c;
 
 	for (size_t at = 0; at < len;) {
-		utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(len - at), &c);
+		utf8proc_ssize_t n =
+			utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(len - at), &c);
 
 		if (n <= 0)
 			return status_fail(STATUS_INVALID, "the text is no valid UTF-8 at byte %zu", at);

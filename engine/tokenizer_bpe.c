@@ -23,13 +23,13 @@ struct pair {
 };
 
 struct bpe {
-	struct bytes pool;      /* the tokens' texts, one after the other */
+	struct bytes pool; /* the tokens' texts, one after the other */
 	struct token *token;
 	size_t n_tokens;
 	uint32_t *token_slot;   /* open addressing: index + 1 into token, 0 when free */
 	struct pair *pair_slot; /* open addressing */
 	size_t token_mask, pair_mask;
-	int32_t byte_id[256];   /* NONE: not in the vocabulary */
+	int32_t byte_id[256]; /* NONE: not in the vocabulary */
 	int64_t size;
 };
 
@@ -83,8 +83,8 @@ int64_t bpe_size(const struct bpe *b)
 
 /* ---- the vocabulary ---------------------------------------------------------------------------------------------- */
 
-/* Vocabularies write each byte as one character: those that Latin-1 prints as themselves, the others, in order, as U+0100
- * and following (a space is U+0120). */
+/* Vocabularies write each byte as one character: those that Latin-1 prints as themselves, the others, in order, as
+ * U+0100 and following (a space is U+0120). */
 static bool prints(int byte)
 {
 	return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
@@ -108,7 +108,8 @@ enum status bpe_check_bytes(const struct bpe *b, const char *where)
 {
 	for (int byte = 0; byte < 256; byte++)
 		if (b->byte_id[byte] == NONE)
-			return status_fail(STATUS_UNSUPPORTED, "%s: no byte-level vocab: it has no token for the byte %#04x", where, byte);
+			return status_fail(STATUS_UNSUPPORTED,
+				"%s: no byte-level vocab: it has no token for the byte %#04x", where, byte);
 	return STATUS_OK;
 }
 
@@ -117,7 +118,8 @@ static enum status add_token(struct bpe *b, const char *where, const char *text,
 	struct token *t = &b->token[b->n_tokens];
 
 	if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > TOKEN_ID_MAX)
-		return status_fail(STATUS_CORRUPT, "%s: vocab: the id of %.40s must be a number from 0 to %d", where, text, TOKEN_ID_MAX);
+		return status_fail(STATUS_CORRUPT, "%s: vocab: the id of %.40s must be a number from 0 to %d", where,
+			text, TOKEN_ID_MAX);
 	*t = (struct token){ b->pool.len, strlen(text), (int32_t)json_integer_value(id) };
 	TRY(bytes_add(&b->pool, text, t->len));
 	b->n_tokens++;
@@ -185,8 +187,11 @@ static enum status add_merge(struct bpe *b, const char *where, size_t rank, cons
 	id = bpe_find(b, (char *)joined->data, joined->len);
 	if (left == NONE || right == NONE || id == NONE)
 		return status_fail(STATUS_CORRUPT, "%s: merge %zu, %.*s and %.*s: %s is not in the vocab", where, rank,
-			p.left_len < 40 ? (int)p.left_len : 40, p.left, p.right_len < 40 ? (int)p.right_len : 40, p.right,
-			left == NONE ? "the first" : right == NONE ? "the second" : "what they make");
+			p.left_len < 40 ? (int)p.left_len : 40, p.left, p.right_len < 40 ? (int)p.right_len : 40,
+			p.right,
+			left == NONE    ? "the first"
+			: right == NONE ? "the second"
+					: "what they make");
 	*pair_slot(b, (int32_t)left, (int32_t)right) =
 		(struct pair){ (int32_t)left, (int32_t)right, (int32_t)rank, (int32_t)id };
 	return STATUS_OK;
@@ -217,14 +222,16 @@ static enum status load_merges(struct bpe *b, const char *where, const json_t *m
 /* Options that change the ids, all of them off in byte-level models that we read. */
 static enum status check_options(const char *where, const json_t *model)
 {
-	static const char *const names[] = { "dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback",
-		"ignore_merges" };
+	static const char *const names[] = { "dropout", "continuing_subword_prefix", "end_of_word_suffix",
+		"byte_fallback", "ignore_merges" };
 
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		const json_t *value = json_object_get(model, names[i]);
 
-		if (value && !json_is_null(value) && !json_is_false(value) && !(json_is_string(value) && !json_string_length(value)))
-			return status_fail(STATUS_UNSUPPORTED, "%s: the model's option %s is not supported", where, names[i]);
+		if (value && !json_is_null(value) && !json_is_false(value) &&
+			!(json_is_string(value) && !json_string_length(value)))
+			return status_fail(
+				STATUS_UNSUPPORTED, "%s: the model's option %s is not supported", where, names[i]);
 	}
 	return STATUS_OK;
 }
@@ -239,7 +246,8 @@ enum status bpe_open(const char *where, const json_t *model, struct bpe **out)
 		return status_fail(STATUS_CORRUPT, "%s: model is missing or no object", where);
 	TRY(json_get_string(model, where, "type", &type));
 	if (!type || strcmp(type, "BPE"))
-		return status_fail(STATUS_UNSUPPORTED, "%s: the model's type is %.40s; BPE is supported", where, type ? type : "missing");
+		return status_fail(STATUS_UNSUPPORTED, "%s: the model's type is %.40s; BPE is supported", where,
+			type ? type : "missing");
 	TRY(check_options(where, model));
 	b = calloc(1, sizeof *b);
 	if (!b)

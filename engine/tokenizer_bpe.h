@@ -34,7 +34,8 @@ int64_t bpe_find(const struct bpe *b, const char *token, size_t len); /* -1 if t
 int64_t bpe_size(const struct bpe *b);                                /* one more than the largest id */
 
 /* Appends the ids of a piece, in O(n log n). */
-enum status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *piece, size_t len, struct token_ids *out);
+enum status bpe_encode(
+	const struct bpe *b, struct bpe_scratch *s, const char *piece, size_t len, struct token_ids *out);
 void bpe_scratch_fini(struct bpe_scratch *s);
 
 /* Appends one id. */

@@ -1,7 +1,7 @@
 /* weights: the tensors of one component, from one safetensors file or from shards with their index.
  *
- * A file is mapped and its header checked (safetensors.c); then all tensors stand in one list sorted by name.  Other formats
- * are found only to say why they are refused.
+ * A file is mapped and its header checked (safetensors.c); then all tensors stand in one list sorted by name.  Other
+ * formats are found only to say why they are refused.
  */
 #include "engine/weights.h"
 
@@ -32,10 +32,10 @@ struct mapped {
 };
 
 struct weights {
-	char *source;                  /* the file or the index, for messages */
+	char *source; /* the file or the index, for messages */
 	struct mapped *file;
 	int n_files;
-	struct stored_tensor *tensor;  /* sorted by name */
+	struct stored_tensor *tensor; /* sorted by name */
 	int64_t count;
 };
 
@@ -59,7 +59,8 @@ static enum status map_fd(int fd, const char *path, struct mapped *m)
 		return status_fail(STATUS_CORRUPT, "%s: the file is empty", path);
 	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (data == MAP_FAILED)
-		return status_fail(STATUS_IO, "%s: cannot map %lld bytes: %s", path, (long long)st.st_size, strerror(errno));
+		return status_fail(
+			STATUS_IO, "%s: cannot map %lld bytes: %s", path, (long long)st.st_size, strerror(errno));
 	m->data = data;
 	m->size = (size_t)st.st_size;
 	return STATUS_OK;
@@ -72,7 +73,8 @@ static enum status map_file(const char *path, struct mapped *m)
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO in the place of the file must not hang us */
 
 	if (fd < 0)
-		return status_fail(errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: cannot open: %s", path, strerror(errno));
+		return status_fail(
+			errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: cannot open: %s", path, strerror(errno));
 	m->path = strdup(path);
 	status = m->path ? map_fd(fd, path, m) : fail_memory(path);
 	close(fd);
@@ -94,7 +96,7 @@ static bool misaligned(const struct stored_tensor *list, int64_t count)
 	return false;
 }
 
-/* The format aligns nothing, and old writers did not pad the header: of such a file every tensor is copied to memory. */
+/* The format aligns nothing, and old writers did not pad the header: such a file is copied, tensor by tensor. */
 static enum status copy_aligned(struct mapped *m, struct stored_tensor *list, int64_t count)
 {
 	enum { ALIGNMENT = 16 };
@@ -105,8 +107,9 @@ static enum status copy_aligned(struct mapped *m, struct stored_tensor *list, in
 		size += list[i].len + ALIGNMENT - 1;
 	copy = at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (copy == MAP_FAILED)
-		return status_fail(STATUS_NO_MEMORY, "%s: its tensors are not aligned, and there is no memory for a copy of %zu bytes",
-			m->path, size);
+		return status_fail(STATUS_NO_MEMORY,
+			"%s: its tensors are not aligned, and there is no memory for a copy of %zu bytes", m->path,
+			size);
 	for (int64_t i = 0; i < count; i++) {
 		memcpy(at, list[i].data, list[i].len);
 		list[i].data = at;
@@ -163,8 +166,9 @@ static enum status sort_tensors(struct weights *w)
 	qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, compare_names);
 	for (int64_t i = 1; i < w->count; i++)
 		if (!strcmp(w->tensor[i - 1].name, w->tensor[i].name))
-			return status_fail(STATUS_CORRUPT, "%s: tensor %s is in %s as well", w->file[w->tensor[i].file].path,
-				w->tensor[i].name, w->file[w->tensor[i - 1].file].path);
+			return status_fail(STATUS_CORRUPT, "%s: tensor %s is in %s as well",
+				w->file[w->tensor[i].file].path, w->tensor[i].name,
+				w->file[w->tensor[i - 1].file].path);
 	return STATUS_OK;
 }
 
@@ -225,8 +229,10 @@ static enum status number_shards(const char *index, const json_t *map, json_t *n
 		const char *text = json_string_value(file);
 
 		if (!text || !plain_file_name(text))
-			return status_fail(STATUS_CORRUPT, "%s: weight_map must give a plain file name in this folder for every tensor, "
-				"not \"%.60s\" for %.60s", index, text ? text : "something else", name);
+			return status_fail(STATUS_CORRUPT,
+				"%s: weight_map must give a plain file name in this folder for every tensor, "
+				"not \"%.60s\" for %.60s",
+				index, text ? text : "something else", name);
 		if (json_object_get(numbers, text))
 			continue;
 		if (json_object_set_new(numbers, text, json_integer((json_int_t)json_object_size(numbers))))
@@ -266,12 +272,13 @@ static enum status check_places(const struct weights *w, const char *dir, const 
 		const char *shard = json_string_value(file);
 
 		if (!t || t->file != json_integer_value(json_object_get(numbers, shard)))
-			return status_fail(STATUS_CORRUPT, "%s/%s: tensor %.200s is not in it, though the index says so", dir, shard, name);
+			return status_fail(STATUS_CORRUPT,
+				"%s/%s: tensor %.200s is not in it, though the index says so", dir, shard, name);
 	}
 	for (int64_t i = 0; i < w->count; i++)
 		if (!json_object_get(map, w->tensor[i].name))
-			return status_fail(STATUS_CORRUPT, "%s: tensor %s is not in the index", w->file[w->tensor[i].file].path,
-				w->tensor[i].name);
+			return status_fail(STATUS_CORRUPT, "%s: tensor %s is not in the index",
+				w->file[w->tensor[i].file].path, w->tensor[i].name);
 	return STATUS_OK;
 }
 
@@ -307,7 +314,8 @@ static enum status open_index(const char *dir, const char *index, struct weights
 	if (json_is_object(map))
 		status = open_mapped(dir, index, map, out);
 	else
-		status = status_fail(STATUS_CORRUPT, "%s: weight_map must be an object of tensor and file names", index);
+		status =
+			status_fail(STATUS_CORRUPT, "%s: weight_map must be an object of tensor and file names", index);
 	json_decref(root);
 	return status;
 }
@@ -326,7 +334,8 @@ static enum status refuse_gguf(const char *path)
 	}
 	unmap_file(&m);
 	TRY(status);
-	return status_fail(STATUS_UNSUPPORTED, "%s: GGUF weights are not read by this version; use the safetensors files", path);
+	return status_fail(
+		STATUS_UNSUPPORTED, "%s: GGUF weights are not read by this version; use the safetensors files", path);
 }
 
 static enum status refuse_pickle(const char *path)
@@ -336,7 +345,8 @@ static enum status refuse_pickle(const char *path)
 
 static enum status refuse_name(const char *path)
 {
-	return status_fail(STATUS_NO_MODEL, "%s: its name must be diffusion_pytorch_model.safetensors or model.safetensors", path);
+	return status_fail(
+		STATUS_NO_MODEL, "%s: its name must be diffusion_pytorch_model.safetensors or model.safetensors", path);
 }
 
 static const struct format {
@@ -380,7 +390,8 @@ static enum status refuse_folder(const char *dir)
 	enum status status;
 
 	if (!folder)
-		return status_fail(errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: cannot open: %s", dir, strerror(errno));
+		return status_fail(
+			errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: cannot open: %s", dir, strerror(errno));
 	for (; i < sizeof formats / sizeof formats[0]; i++) {
 		find_suffix(folder, formats[i].suffix, name);
 		if (name[0])
@@ -388,7 +399,8 @@ static enum status refuse_folder(const char *dir)
 	}
 	closedir(folder);
 	if (!name[0])
-		return status_fail(STATUS_NO_MODEL, "%s: neither diffusion_pytorch_model.safetensors nor model.safetensors is there", dir);
+		return status_fail(STATUS_NO_MODEL,
+			"%s: neither diffusion_pytorch_model.safetensors nor model.safetensors is there", dir);
 	TRY(bytes_print(&path, "%s/%s", dir, name));
 	status = formats[i].refuse((char *)path.data);
 	bytes_free(&path);
@@ -474,7 +486,8 @@ static enum status check_shape(const char *path, const struct stored_tensor *t, 
 		return STATUS_OK;
 	print_shape(t->rank, t->dim, have, sizeof have);
 	print_shape(rank, dim, want, sizeof want);
-	return status_fail(STATUS_CORRUPT, "%s: tensor %s has the shape %s; the configuration wants %s", path, t->name, have, want);
+	return status_fail(STATUS_CORRUPT, "%s: tensor %s has the shape %s; the configuration wants %s", path, t->name,
+		have, want);
 }
 
 enum status weights_view(const struct weights *w, const char *name, struct tensor *out)
@@ -486,10 +499,11 @@ enum status weights_view(const struct weights *w, const char *name, struct tenso
 		return status_fail(STATUS_CORRUPT, "%s: tensor %s is missing", w->source, name);
 	path = w->file[t->file].path;
 	if (t->dtype == DTYPE_OTHER)
-		return status_fail(STATUS_CORRUPT, "%s: tensor %s has the dtype %s, which is not supported", path, name, t->type);
+		return status_fail(
+			STATUS_CORRUPT, "%s: tensor %s has the dtype %s, which is not supported", path, name, t->type);
 	if (t->rank > TENSOR_RANK_MAX)
-		return status_fail(STATUS_CORRUPT, "%s: tensor %s has %d dimensions; at most %d are possible", path, name, t->rank,
-			TENSOR_RANK_MAX);
+		return status_fail(STATUS_CORRUPT, "%s: tensor %s has %d dimensions; at most %d are possible", path,
+			name, t->rank, TENSOR_RANK_MAX);
 	/* a scalar is a vector of one */
 	*out = tensor_view((void *)t->data, t->dtype, t->rank ? t->rank : 1, t->rank ? t->dim : (int64_t[]){ 1 });
 	return STATUS_OK;
@@ -571,113 +585,4 @@ void weights_release(const struct weights *w, const struct tensor *t)
 		if (!m->copied && begin >= map && end - map <= m->size && first < last)
 			madvise((void *)first, last - first, MADV_DONTNEED);
 	}
-}
-
-/* ---- writing ----------------------------------------------------------------------------------------------------- */
-
-static const char *written_type(enum dtype dtype)
-{
-	switch (dtype) {
-	case DTYPE_F32:
-		return "F32";
-	case DTYPE_I64:
-		return "I64";
-	case DTYPE_U8:
-		return "U8";
-	default:
-		return NULL;
-	}
-}
-
-static size_t tensor_len(const struct tensor *t)
-{
-	return (size_t)tensor_count(t) * dtype_size(t->dtype);
-}
-
-static enum status describe(const struct named_tensor *named, uint64_t offset, json_t *header)
-{
-	const struct tensor *t = &named->tensor;
-	const char *type = written_type(t->dtype);
-	json_t *shape, *info;
-
-	if (!type || !tensor_contiguous(t))
-		return status_fail(STATUS_INTERNAL, "weights_write: tensor %.63s is neither contiguous F32, I64 nor U8", named->name);
-	if (json_object_get(header, named->name))
-		return status_fail(STATUS_INTERNAL, "weights_write: tensor %.63s is there twice", named->name);
-	shape = json_array();
-	for (int i = 0; i < t->rank; i++)
-		json_array_append_new(shape, json_integer(t->dim[i]));
-	info = json_pack("{s:s, s:o, s:[I, I]}", "dtype", type, "shape", shape, "data_offsets", (json_int_t)offset,
-		(json_int_t)(offset + tensor_len(t)));
-	if (json_object_set_new(header, named->name, info)) /* takes info, NULL and on failure too */
-		return status_fail(STATUS_INTERNAL, "weights_write: tensor %.63s: no valid name, or no memory", named->name);
-	return STATUS_OK;
-}
-
-/* Length and text of the header, padded with spaces so that the data is aligned. */
-static enum status make_header(int n, const struct named_tensor *tensors, struct bytes *out)
-{
-	json_t *header = json_object();
-	uint64_t offset = 0, len;
-	char *text = NULL;
-	enum status status = header ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for a header");
-
-	for (int i = 0; i < n && status == STATUS_OK; i++) {
-		status = describe(&tensors[i], offset, header);
-		offset += tensor_len(&tensors[i].tensor);
-	}
-	if (status == STATUS_OK) {
-		text = json_dumps(header, JSON_COMPACT);
-		len = text ? (strlen(text) + 7) / 8 * 8 : 0;
-		status = text ? bytes_add(out, &len, sizeof len) : status_fail(STATUS_NO_MEMORY, "no memory for a header");
-		if (status == STATUS_OK)
-			status = bytes_print(out, "%-*s", (int)len, text);
-	}
-	free(text);
-	json_decref(header);
-	return status;
-}
-
-static bool write_file(FILE *file, const struct bytes *header, int n, const struct named_tensor *tensors)
-{
-	bool good = fwrite(header->data, 1, header->len, file) == header->len;
-
-	for (int i = 0; i < n && good; i++) {
-		size_t len = tensor_len(&tensors[i].tensor);
-
-		good = fwrite(tensors[i].tensor.data, 1, len, file) == len;
-	}
-	return fflush(file) == 0 && good;
-}
-
-static enum status write_and_rename(const char *temporary, const char *path, const struct bytes *header, int n,
-	const struct named_tensor *tensors)
-{
-	FILE *file = fopen(temporary, "wxe");
-	bool good;
-
-	if (!file)
-		return status_fail(STATUS_IO, "%s: cannot create: %s", temporary, strerror(errno));
-	good = write_file(file, header, n, tensors) && fsync(fileno(file)) == 0;
-	good = (fclose(file) == 0) && good && rename(temporary, path) == 0;
-	if (!good) {
-		status_fail(STATUS_IO, "%s: cannot write: %s", path, strerror(errno));
-		unlink(temporary);
-		return STATUS_IO;
-	}
-	return STATUS_OK;
-}
-
-enum status weights_write(const char *path, int n, const struct named_tensor *tensors)
-{
-	struct bytes header = { 0 }, temporary = { 0 };
-	enum status status = make_header(n, tensors, &header);
-
-	if (status == STATUS_OK)
-		status = bytes_print(&temporary, "%s.%ld.tmp", path, (long)getpid());
-	if (status == STATUS_OK)
-		status = write_and_rename((char *)temporary.data, path, &header, n, tensors);
-	bytes_free(&header);
-	bytes_free(&temporary);
-	return status;
 }

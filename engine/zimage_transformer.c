@@ -289,6 +289,7 @@ struct buffers {
 	struct tensor heads;   /* [rows, heads, head_dim] */
 	struct tensor out;     /* [rows, dim] */
 	struct tensor w13;     /* [rows, 2 ffn] */
+	struct tensor hidden;  /* [rows, ffn] */
 };
 
 static enum status take_buffers(struct zimage_transformer *t, struct arena *arena, int64_t rows, struct buffers *b)
@@ -300,7 +301,8 @@ static enum status take_buffers(struct zimage_transformer *t, struct arena *aren
 	TRY(arena_take(arena, dtype, 2, (int64_t[]){ rows, 3 * c->dim }, &b->qkv));
 	TRY(arena_take(arena, dtype, 3, (int64_t[]){ rows, c->heads, c->head_dim }, &b->heads));
 	TRY(arena_take(arena, dtype, 2, (int64_t[]){ rows, c->dim }, &b->out));
-	return arena_take(arena, dtype, 2, (int64_t[]){ rows, 2 * t->ffn }, &b->w13);
+	TRY(arena_take(arena, dtype, 2, (int64_t[]){ rows, 2 * t->ffn }, &b->w13));
+	return arena_take(arena, dtype, 2, (int64_t[]){ rows, t->ffn }, &b->hidden);
 }
 
 /* The i-th third of the columns of qkv as [rows, heads, head_dim]. */
@@ -347,8 +349,8 @@ static enum status run_block(struct zimage_transformer *t, const struct block *l
 	TRY(kernels_norm(t->k, &(struct norm){ .rms = true, .x = stream, .weight = l->ffn_norm1, .scale = scale[1], .eps = eps,
 		.y = b->operand }));
 	TRY(kernels_linear(t->k, &(struct linear){ .x = b->operand, .w = l->w13, .y = b->w13 }));
-	TRY(kernels_swiglu(t->k, w1, w3, w1));
-	TRY(kernels_linear(t->k, &(struct linear){ .x = w1, .w = l->w2, .y = b->out }));
+	TRY(kernels_swiglu(t->k, w1, w3, b->hidden));
+	TRY(kernels_linear(t->k, &(struct linear){ .x = b->hidden, .w = l->w2, .y = b->out }));
 	return kernels_norm_residual(t->k, &(struct norm_residual){ .x = b->out, .weight = l->ffn_norm2, .gate = gate[1],
 		.eps = eps, .stream = stream });
 }
@@ -501,6 +503,7 @@ static struct buffers first_rows(const struct buffers *b, int64_t rows)
 		.heads = tensor_slice(b->heads, 0, 0, rows),
 		.out = tensor_slice(b->out, 0, 0, rows),
 		.w13 = tensor_slice(b->w13, 0, 0, rows),
+		.hidden = tensor_slice(b->hidden, 0, 0, rows),
 	};
 }
 

@@ -1,8 +1,8 @@
 /* promptfs worker --fd N: a worker process, started by the daemon (supervisor.c) and by nobody else.
  *
- * One engine, one request at a time, read from the socket N; between the steps of a generation the socket is looked at for
- * a cancel.  The end of the connection is the end of the process.  What is asked comes from our own daemon; still, a
- * request that is not understood ends the process rather than being guessed at.
+ * One engine, one request at a time, read from the socket N; between the steps of a generation the socket is looked at
+ * for a cancel.  The end of the connection is the end of the process.  What is asked comes from our own daemon; still,
+ * a request that is not understood ends the process rather than being guessed at.
  *
  * The memory limit is given to the engine: RLIMIT_AS would count the mapped files of the weights as well.
  */
@@ -18,16 +18,9 @@
 #include "fs/picture.h"
 #include "fs/wire.h"
 
-/* A model that was opened once: the engine keeps what it loaded by the model's address. */
-struct opened {
-	struct opened *next;
-	struct model model;
-};
-
 struct serving {
 	struct wire *wire;
 	struct engine *engine;
-	struct opened *models;
 	uint64_t id; /* of the request being served */
 	bool stop;   /* it was cancelled, or the daemon is gone */
 };
@@ -63,8 +56,9 @@ static json_t *text_value(const char *text)
 
 static enum status reply_failed(struct serving *s, enum status status)
 {
-	return reply(s, json_pack("{s:s, s:i, s:o}", "kind", "failed", "status", (int)status, "text",
-				text_value(status_text())),
+	return reply(s,
+		json_pack(
+			"{s:s, s:i, s:o}", "kind", "failed", "status", (int)status, "text", text_value(status_text())),
 		-1);
 }
 
@@ -79,8 +73,9 @@ static json_t *seconds_value(const struct engine_progress *p)
 
 static enum status reply_done(struct serving *s, const struct engine_progress *last, int fd)
 {
-	return reply(s, json_pack("{s:s, s:o, s:I}", "kind", "done", "seconds", seconds_value(last), "memory",
-				(json_int_t)engine_memory(s->engine)),
+	return reply(s,
+		json_pack("{s:s, s:o, s:I}", "kind", "done", "seconds", seconds_value(last), "memory",
+			(json_int_t)engine_memory(s->engine)),
 		fd);
 }
 
@@ -137,45 +132,25 @@ static enum status need_text(const json_t *body, const char *key, const char **o
 	return *out ? STATUS_OK : status_fail(STATUS_INTERNAL, "the daemon's request lacks %s", key);
 }
 
-static enum status keep_model(struct serving *s, const struct model *m, struct model **out)
-{
-	struct opened *o = s->models;
-
-	while (o && (strcmp(o->model.path, m->path) != 0 || strcmp(o->model.identity, m->identity) != 0))
-		o = o->next;
-	if (!o) {
-		o = calloc(1, sizeof *o);
-		if (!o)
-			return status_fail(STATUS_NO_MEMORY, "no memory for a model");
-		o->model = *m;
-		o->next = s->models;
-		s->models = o;
-	}
-	*out = &o->model;
-	return STATUS_OK;
-}
-
 /* The model of a request, with the very files that the daemon knows. */
-static enum status open_model(struct serving *s, const json_t *body, struct model **out)
+static enum status open_model(const json_t *body, struct model *out)
 {
 	const char *path, *name, *identity;
-	struct model m;
 
 	TRY(need_text(body, "path", &path));
 	TRY(need_text(body, "name", &name));
 	TRY(need_text(body, "identity", &identity));
-	TRY(model_open(path, name, &m));
-	if (strcmp(m.identity, identity) != 0)
-		return status_fail(STATUS_NO_MODEL,
-			"%s: the model's files have changed since they were last looked at; write \"reload\" to "
-			"status/control",
-			path);
-	return keep_model(s, &m, out);
+	TRY(model_open(path, name, out));
+	if (strcmp(out->identity, identity) == 0)
+		return STATUS_OK;
+	return status_fail(STATUS_NO_MODEL,
+		"%s: the model's files have changed since they were last looked at; write \"reload\" to status/control",
+		path);
 }
 
 static enum status serve_hello(struct serving *s, const json_t *body)
 {
-	struct engine_options options = { .dtype = DTYPE_OTHER };
+	struct engine_options options = { 0 };
 	const char *device, *dtype;
 
 	TRY(need_text(body, "device", &device));
@@ -183,31 +158,31 @@ static enum status serve_hello(struct serving *s, const json_t *body)
 	if (s->engine || json_integer_value(json_object_get(body, "numerics")) != RECIPE_NUMERICS)
 		return status_fail(STATUS_INTERNAL, "the worker is of another version than the daemon; mount again");
 	options.device = device;
-	while (options.dtype > 0 && *dtype && strcmp(dtype_name(options.dtype), dtype) != 0)
-		options.dtype--;
-	if (*dtype && strcmp(dtype_name(options.dtype), dtype) != 0)
+	options.dtype = wire_find_dtype(dtype);
+	if (*dtype && options.dtype == DTYPE_OTHER)
 		return status_fail(STATUS_INVALID, "there is no dtype \"%s\"", dtype);
 	options.threads = (int)json_integer_value(json_object_get(body, "threads"));
 	options.memory_limit = (uint64_t)json_integer_value(json_object_get(body, "memory_limit"));
 	TRY(engine_open(&options, &s->engine));
-	return reply(s, json_pack("{s:s, s:s, s:s}", "kind", "ready", "device", engine_device(s->engine), "dtype",
-				dtype_name(engine_dtype(s->engine))),
+	return reply(s,
+		json_pack("{s:s, s:s, s:s}", "kind", "ready", "device", engine_device(s->engine), "dtype",
+			dtype_name(engine_dtype(s->engine))),
 		-1);
 }
 
 static enum status serve_hash(struct serving *s, const json_t *body)
 {
 	char hash[MODEL_HASH_LEN + 1];
-	struct model *m;
+	struct model m;
 
-	TRY(open_model(s, body, &m));
-	TRY(model_hash_files(m->path, hash));
-	TRY(open_model(s, body, &m)); /* files that changed meanwhile would give the hash a wrong name */
+	TRY(open_model(body, &m));
+	TRY(model_hash_files(m.path, hash));
+	TRY(open_model(body, &m)); /* files that changed meanwhile would give the hash a wrong name */
 	return reply(s, json_pack("{s:s, s:s}", "kind", "hashed", "hash", hash), -1);
 }
 
-static enum status run_engine(struct making *making, const struct model *m, const struct recipe *recipe,
-	struct bytes *png)
+static enum status run_engine(
+	struct making *making, const struct model *m, const struct recipe *recipe, struct bytes *png)
 {
 	return engine_generate(making->serving->engine,
 		&(struct engine_job){ .model = m,
@@ -235,11 +210,11 @@ static enum status serve_generate(struct serving *s, const json_t *body)
 	struct recipe recipe = { 0 };
 	struct bytes png = { 0 };
 	enum status status;
-	struct model *m;
+	struct model m;
 
-	TRY(open_model(s, body, &m));
+	TRY(open_model(body, &m));
 	TRY(recipe_from_json(json_object_get(body, "recipe"), &recipe));
-	status = run_engine(&making, m, &recipe, &png);
+	status = run_engine(&making, &m, &recipe, &png);
 	if (status == STATUS_OK)
 		status = hand_over(&making, &png);
 	bytes_free(&png);
@@ -255,12 +230,12 @@ static enum status serve_warm(struct serving *s, const json_t *body)
 	struct recipe recipe = { 0 };
 	struct bytes png = { 0 };
 	enum status status;
-	struct model *m;
+	struct model m;
 
-	TRY(open_model(s, body, &m));
-	fields.width = fields.height = (64 + m->size_multiple - 1) / m->size_multiple * m->size_multiple;
-	TRY(recipe_resolve(&fields, m, &recipe));
-	status = run_engine(&making, m, &recipe, &png);
+	TRY(open_model(body, &m));
+	fields.width = fields.height = (64 + m.size_multiple - 1) / m.size_multiple * m.size_multiple;
+	TRY(recipe_resolve(&fields, &m, &recipe));
+	status = run_engine(&making, &m, &recipe, &png);
 	bytes_free(&png);
 	recipe_free(&recipe);
 	return status == STATUS_OK ? reply_done(s, &making.last, -1) : status;
@@ -337,12 +312,28 @@ static void serve_all(struct serving *s)
 	}
 }
 
-static void free_models(struct opened *o)
+static int parse_fd(int argc, char **argv)
 {
-	struct opened *next;
+	char *end = NULL;
+	long fd = -1;
 
-	for (; o; o = next) {
-		next = o->next;
-		free(o);
-	}
+	if (argc == 3 && strcmp(argv[1], "--fd") == 0)
+		fd = strtol(argv[2], &end, 10);
+	return end && *argv[2] && !*end && fd > 2 && fd < 1024 ? (int)fd : -1;
+}
+
+int cmd_worker(int argc, char **argv)
+{
+	struct serving s = { 0 };
+	int fd = parse_fd(argc, argv);
+
+	if (fd < 0)
+		return command_usage("worker", "`promptfs mount` starts its workers by itself");
+	set_process();
+	if (wire_open(fd, WIRE_REQUEST_MAX, &s.wire) != STATUS_OK)
+		return command_fail(STATUS_NO_MEMORY);
+	serve_all(&s);
+	engine_close(s.engine);
+	wire_close(s.wire);
+	return 0;
 }

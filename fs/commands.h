@@ -1,7 +1,7 @@
 /* commands: `promptfs COMMAND`, one function and one file fs/cmd_COMMAND.c each, and what they share.
  *
- * A command gets argv[0] = its name and argv[1..] = its words, NULL at the end, and returns the exit status: 0 done, 1 failed,
- * 2 wrong usage, 130 interrupted.  Results go to stdout; one line on stderr says why something failed.
+ * A command gets argv[0] = its name and argv[1..] = its words, NULL at the end, and returns the exit status: 0 done, 1
+ * failed, 2 wrong usage, 130 interrupted.  Results go to stdout; one line on stderr says why something failed.
  *
  * Threads: commands run on the main thread.
  */

@@ -47,7 +47,7 @@ static const struct key {
 
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
-/* ---- values --------------------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------------------------- */
 
 bool config_read_bytes(const char *text, uint64_t *out)
 {
@@ -160,7 +160,8 @@ static enum status set_size(struct config *c, const char *value)
 	int64_t width, height;
 
 	if (!text_read_size(value, PNG_SIDE_MAX, &width, &height))
-		return status_fail(STATUS_INVALID, "'%.60s' is no size as 4096x4096 (each side 1 to %d)", value, PNG_SIDE_MAX);
+		return status_fail(
+			STATUS_INVALID, "'%.60s' is no size as 4096x4096 (each side 1 to %d)", value, PNG_SIDE_MAX);
 	c->width_limit = (int)width;
 	c->height_limit = (int)height;
 	return STATUS_OK;
@@ -178,23 +179,25 @@ static enum status set_value(struct config *c, const struct key *key, const char
 	case KIND_MODEL:
 		return copy(value, at, sizeof c->default_model);
 	case KIND_DEVICE:
-		return is_device(value) ? copy(value, at, sizeof c->device) :
-					  status_fail(STATUS_INVALID, "'%.60s' is no device (ref, cpu, cuda:N, auto)", value);
+		return is_device(value)
+			       ? copy(value, at, sizeof c->device)
+			       : status_fail(STATUS_INVALID, "'%.60s' is no device (ref, cpu, cuda:N, auto)", value);
 	case KIND_DTYPE:
 		TRY(config_dtype(value, &dtype));
 		return copy(value, at, sizeof c->dtype);
 	case KIND_LEVEL:
-		return is_level(value) ?
-			       copy(value, at, sizeof c->log_level) :
-			       status_fail(STATUS_INVALID, "'%.60s' is no level (error, warn, info, debug, trace)", value);
+		return is_level(value) ? copy(value, at, sizeof c->log_level)
+				       : status_fail(STATUS_INVALID,
+						 "'%.60s' is no level (error, warn, info, debug, trace)", value);
 	case KIND_INT:
 		if (!text_read_int(value, 0, key->high, &number))
-			return status_fail(STATUS_INVALID, "'%.60s' is no whole number from 0 to %lld", value, (long long)key->high);
+			return status_fail(STATUS_INVALID, "'%.60s' is no whole number from 0 to %lld", value,
+				(long long)key->high);
 		*(int *)at = (int)number;
 		return STATUS_OK;
 	case KIND_BYTES:
-		return config_read_bytes(value, at) ? STATUS_OK :
-						      status_fail(STATUS_INVALID, "'%.60s' is no size as 14GiB", value);
+		return config_read_bytes(value, at) ? STATUS_OK
+						    : status_fail(STATUS_INVALID, "'%.60s' is no size as 14GiB", value);
 	case KIND_SIZE:
 		return set_size(c, value);
 	}
@@ -212,7 +215,7 @@ enum status config_set(struct config *c, const char *key, const char *value, con
 	return status_fail(STATUS_INVALID, "no such key");
 }
 
-/* ---- sources -------------------------------------------------------------------------------------------------------- */
+/* ---- sources ------------------------------------------------------------------------------------------------- */
 
 /* The key of "--x" or "--x=V", N_KEYS for --config, -1 for what is no common option. */
 static int find_option(const char *argument)
@@ -227,6 +230,13 @@ static int find_option(const char *argument)
 		if (strlen(keys[i].option) == len && strncmp(keys[i].option, argument, len) == 0)
 			return i;
 	return len == 6 && strncmp(argument, "config", 6) == 0 ? N_KEYS : -1;
+}
+
+int config_option_words(const char *argument)
+{
+	if (find_option(argument) < 0)
+		return 0;
+	return strchr(argument, '=') ? 1 : 2;
 }
 
 /* Takes the common options out of argv; values[N_KEYS] is that of --config. */
@@ -329,7 +339,7 @@ static enum status read_file(const char *asked, struct config *c)
 	return STATUS_OK;
 }
 
-/* ---- models --------------------------------------------------------------------------------------------------------- */
+/* ---- models -------------------------------------------------------------------------------------------------- */
 
 static bool is_folder(const char *path)
 {
@@ -416,8 +426,8 @@ static enum status settle_models(struct config *c, const char *asked)
 	}
 	if (strchr(asked, '/') || is_folder(asked))
 		return add_by_path(c, asked);
-	return status_fail(STATUS_NO_MODEL, "no model '%s': neither in the configuration nor a folder (see `promptfs models`)",
-		asked);
+	return status_fail(STATUS_NO_MODEL,
+		"no model '%s': neither in the configuration nor a folder (see `promptfs models`)", asked);
 }
 
 const struct config_model *config_find_model(const struct config *c, const char *name)
@@ -425,7 +435,7 @@ const struct config_model *config_find_model(const struct config *c, const char 
 	return find_exact(c, name && *name ? name : c->default_model);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------ */
+/* ---- the whole ----------------------------------------------------------------------------------------------- */
 
 static enum status load(int *argc, char **argv, struct config *c)
 {
@@ -438,6 +448,7 @@ static enum status load(int *argc, char **argv, struct config *c)
 	TRY(read_file(values[N_KEYS], c));
 	/* a path to a model may be longer than a name: it is not stored in default_model */
 	model = values[0] ? values[0] : variable("model", name);
+	c->model_asked = values[0] != NULL;
 	values[0] = NULL;
 	if (model)
 		snprintf(path, sizeof path, "%s", model);
@@ -475,6 +486,7 @@ enum status config_check_size(const struct config *c, int width, int height)
 {
 	if (width <= c->width_limit && height <= c->height_limit)
 		return STATUS_OK;
-	return status_fail(STATUS_INVALID, "Size: %dx%d is beyond the limit of %dx%d (limits: size in the configuration)", width,
-		height, c->width_limit, c->height_limit);
+	return status_fail(STATUS_INVALID,
+		"Size: %dx%d is beyond the limit of %dx%d (limits: size in the configuration)", width, height,
+		c->width_limit, c->height_limit);
 }

@@ -6,7 +6,7 @@
  *     key of the file      option            environment             meaning
  *     (none)               --config FILE     PROMPTFS_CONFIG         another file
  *     default_model        --model NAME|PATH PROMPTFS_MODEL          for prompts that name none
- *     models               (none)            (none)                  NAME: { path, device, dtype, preload, instances, defaults }
+ *     models               (none)            (none)                  see struct config_model
  *     loras                --loras DIR       PROMPTFS_LORAS          where <lora:NAME:x> looks
  *     store                --store DIR       PROMPTFS_STORE          what is in prompts/
  *     cache                --cache DIR       PROMPTFS_CACHE          finished pictures
@@ -36,34 +36,38 @@
 struct config_model {
 	char name[64];
 	char path[PATH_MAX];
-	char device[32];             /* "" : the common device */
-	char dtype[16];              /* "" : the common dtype */
+	char device[32]; /* "" : the common device */
+	char dtype[16];  /* "" : the common dtype */
 	bool preload;
 	int instances;
 	struct recipe_fields defaults;
 };
 
 struct config {
-	char file[PATH_MAX];         /* that was read; "" if none */
+	char file[PATH_MAX]; /* that was read; "" if none */
 	char default_model[64];
+	bool model_asked; /* by --model */
 	int n_models;
 	struct config_model *models; /* the model that ships is the last one, unless its name is taken */
 	char loras[PATH_MAX];
 	char store[PATH_MAX], cache[PATH_MAX];
-	char device[32], dtype[16];  /* "auto", "" */
+	char device[32], dtype[16]; /* "auto", "" */
 	int threads;
 	uint64_t memory_limit, cache_limit; /* bytes; 0: none */
 	int queue_limit;
-	int width_limit, height_limit;      /* limits: size */
-	char log_level[8];                  /* error, warn, info, debug, trace */
-	char log_file[PATH_MAX];            /* "" : the default of the command */
+	int width_limit, height_limit; /* limits: size */
+	char log_level[8];             /* error, warn, info, debug, trace */
+	char log_file[PATH_MAX];       /* "" : the default of the command */
 };
 
-/* argv-style common options are taken out of *argc/argv (those above, as "--x V" or "--x=V", up to "--"); the rest keeps
- * its order.  Wrong options and variables are STATUS_INVALID, a wrong file STATUS_CORRUPT, an unknown default model
- * STATUS_NO_MODEL. --model NAME|PATH sets default_model, adding the path as a model of its own. */
+/* argv-style common options are taken out of *argc/argv (those above, as "--x V" or "--x=V", up to "--"); the rest
+ * keeps its order.  Wrong options and variables are STATUS_INVALID, a wrong file STATUS_CORRUPT, an unknown default
+ * model STATUS_NO_MODEL. --model NAME|PATH sets default_model, adding the path as a model of its own. */
 enum status config_load(int *argc, char **argv, struct config *out);
 void config_free(struct config *c);
+
+/* How many words of a command line a common option takes: 2 for "--device X", 1 for "--device=X", else 0. */
+int config_option_words(const char *argument);
 
 /* The configured model of this name, or NULL. NULL or "" asks for the default one. */
 const struct config_model *config_find_model(const struct config *c, const char *name);

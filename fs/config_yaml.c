@@ -87,7 +87,7 @@ static enum status unknown_key(struct reading *r, const yaml_node_t *node, const
 	return fail_at(r, node, key);
 }
 
-/* ---- models --------------------------------------------------------------------------------------------------------- */
+/* ---- models -------------------------------------------------------------------------------------------------- */
 
 static enum status read_default(struct reading *r, const char *key, yaml_node_t *value, void *context)
 {
@@ -123,8 +123,8 @@ static enum status read_checked(struct reading *r, const char *key, const char *
 {
 	struct config *probe = calloc(1, sizeof *probe);
 	bool known;
-	enum status s = probe ? config_set(probe, key, text, r->base, &known) :
-				status_fail(STATUS_NO_MEMORY, "no memory for the configuration");
+	enum status s = probe ? config_set(probe, key, text, r->base, &known)
+			      : status_fail(STATUS_NO_MEMORY, "no memory for the configuration");
 
 	if (s == STATUS_OK)
 		snprintf(out, size, "%s", text);
@@ -132,7 +132,8 @@ static enum status read_checked(struct reading *r, const char *key, const char *
 	return s;
 }
 
-static enum status read_model_value(struct reading *r, const char *key, const char *text, struct config_model *m, bool *known)
+static enum status read_model_value(
+	struct reading *r, const char *key, const char *text, struct config_model *m, bool *known)
 {
 	int64_t number;
 
@@ -193,7 +194,7 @@ static enum status read_model(struct reading *r, const char *key, yaml_node_t *v
 	return fail_at(r, value, key);
 }
 
-/* ---- the top -------------------------------------------------------------------------------------------------------- */
+/* ---- the top ------------------------------------------------------------------------------------------------- */
 
 static enum status read_value(struct reading *r, const char *path, const char *key, yaml_node_t *value)
 {
@@ -277,7 +278,8 @@ enum status config_yaml_read(const char *path, struct config *out)
 	enum status s;
 
 	/* the path is absolute; at least its first character stays */
-	snprintf(r.base, sizeof r.base, "%.*s", path == strrchr(path, '/') ? 1 : (int)(strrchr(path, '/') - path), path);
+	snprintf(
+		r.base, sizeof r.base, "%.*s", path == strrchr(path, '/') ? 1 : (int)(strrchr(path, '/') - path), path);
 	TRY(open_file(path, &file));
 	if (!yaml_parser_initialize(&parser)) {
 		fclose(file);

@@ -33,8 +33,8 @@ struct daemon_options {
 	const char *fuse_options; /* as after -o, joined by commas; NULL: none */
 	int argc;                 /* the command line, to read the configuration again */
 	char **argv;
+	const char *directory;    /* where it was given */
 	int ready_fd;             /* a byte is written to it when requests are answered; -1: nobody waits */
-	bool foreground;
 };
 
 struct daemon {

@@ -54,7 +54,8 @@ enum status dress_size(const struct recipe *r, const struct model *model, uint64
 	return s;
 }
 
-enum status dress_png(const struct recipe *r, const struct model *model, const void *bare, size_t len, struct bytes *out)
+enum status dress_png(
+	const struct recipe *r, const struct model *model, const void *bare, size_t len, struct bytes *out)
 {
 	struct texts t;
 	enum status s = texts_init(r, model, &t);

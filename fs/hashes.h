@@ -1,7 +1,8 @@
-/* hashes: the content hashes of models, remembered by what tells their files apart without reading them (model.identity),
- * in one small file of the cache's folder.
+/* hashes: the content hashes of models, remembered by what tells their files apart without reading them
+ * (model.identity), in one small file of the cache's folder.
  *
- * Threads: any; processes may share the file.  Two that remember at the same moment: one of the hashes may be forgotten.
+ * Threads: any; processes may share the file.  Two that remember at the same moment: one of the hashes may be
+ * forgotten.
  */
 #ifndef PROMPTFS_FS_HASHES_H
 #define PROMPTFS_FS_HASHES_H

@@ -13,6 +13,7 @@
 
 #include "fs/dress.h"
 #include "fs/errnos.h"
+#include "fs/hashes.h"
 #include "fs/listing.h"
 #include "fs/log.h"
 #include "fs/tree.h"
@@ -361,11 +362,14 @@ static void reply_finished(fuse_req_t req, struct fuse_file_info *fi, struct fin
 
 static enum status dress(const struct image *i, const struct job_result *result, struct finished **out)
 {
+	struct model model = i->resolved->model->model;
 	struct finished *f = calloc(1, sizeof(*f));
 	enum status s = f ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for the finished picture");
 
+	/* the content's hash is in the picture's text; it is known at the latest when a picture was made */
+	hashes_recall(i->resolved->config->cache, model.identity, model.hash);
 	if (s == STATUS_OK)
-		s = dress_png(&i->resolved->recipe, &i->resolved->model->model, result->png, result->png_len, &f->png);
+		s = dress_png(&i->resolved->recipe, &model, result->png, result->png_len, &f->png);
 	if (s == STATUS_OK && f->png.len != i->resolved->size)
 		s = status_fail(STATUS_INTERNAL, "the picture came out with %zu bytes instead of the %llu promised", f->png.len,
 			(unsigned long long)i->resolved->size);

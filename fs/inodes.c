@@ -8,6 +8,7 @@ struct inodes {
 	pthread_mutex_t mu;
 	struct inode **buckets; /* guarded by mu, as the rest */
 	size_t n_buckets, count;
+	bool closing; /* set when only one thread is left */
 };
 
 static size_t slot(const struct inodes *t, uint64_t number)
@@ -31,22 +32,16 @@ struct inodes *inodes_new(void)
 	return t;
 }
 
-/* Folders of the derived trees hold prompt folders, never the other way: prompts go last. */
+/* Every inode is freed once, by this walk; what an inode lets go of while it is freed was or will be met by it too. */
 void inodes_free(struct inodes *t)
 {
 	if (!t)
 		return;
-	for (int tree = TREE_COUNT - 1; tree >= 0; tree--) {
-		for (size_t b = 0; b < t->n_buckets; b++) {
-			struct inode *i = t->buckets[b];
-
-			while (i) {
-				struct inode *next = i->next;
-
-				if (inode_tree(i->number) == (enum tree)tree)
-					inodes_drop(t, i, i->refs);
-				i = next;
-			}
+	t->closing = true;
+	for (size_t b = 0; b < t->n_buckets; b++) {
+		for (struct inode *i = t->buckets[b], *next; i; i = next) {
+			next = i->next;
+			i->free(i);
 		}
 	}
 	pthread_mutex_destroy(&t->mu);
@@ -148,6 +143,8 @@ void inodes_drop(struct inodes *t, struct inode *i, uint64_t n)
 {
 	bool last;
 
+	if (t->closing)
+		return;
 	pthread_mutex_lock(&t->mu);
 	i->refs -= n < i->refs ? n : i->refs;
 	last = i->refs == 0;

@@ -1,5 +1,5 @@
-/* instance: the thread that drives one worker process: starts it when a job comes, hands it one job at a time, and starts
- * another when it dies.
+/* instance: the thread that drives one worker process: starts it when a job comes, hands it one job at a time, and
+ * starts another when it dies.
  *
  * Everything a worker can do costs at most its job: a crash, a kill, a hang and garbage on the wire all end the process
  * ("bury") and the job is tried once more on a fresh one.  Fresh workers wait longer the more of them died in a row.
@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "fs/errnos.h"
+#include "fs/key.h"
 #include "fs/picture.h"
 
 enum { ATTEMPTS = 2, CANCEL_GRACE_S = 60, EXIT_PATIENCE_MS = 2000, TICK_MS = 1000, PAUSE_MAX_S = 60 };
@@ -146,6 +147,15 @@ static void note_progress(struct instance *in, struct job *job, const struct eng
 	pthread_mutex_unlock(&in->pool->jobs->mu);
 }
 
+/* A second attempt starts from nothing. */
+static void note_start(struct instance *in, struct job *job)
+{
+	pthread_mutex_lock(&in->pool->jobs->mu);
+	job->progress = (struct engine_progress){ 0 };
+	job->phase = "start";
+	pthread_mutex_unlock(&in->pool->jobs->mu);
+}
+
 static void note_phase(struct instance *in, struct job *job, const char *phase)
 {
 	pthread_mutex_lock(&in->pool->jobs->mu);
@@ -154,7 +164,8 @@ static void note_phase(struct instance *in, struct job *job, const char *phase)
 }
 
 /* Takes one message; *got when it is the answer to the request. */
-static enum status hear(struct talk *t, struct instance *in, struct wire_message *m, struct wire_reply *reply, bool *got)
+static enum status hear(
+	struct talk *t, struct instance *in, struct wire_message *m, struct wire_reply *reply, bool *got)
 {
 	struct wire_reply heard;
 	enum status status = wire_read_reply(m->body, &heard);
@@ -258,10 +269,10 @@ static enum status converse(struct talk *t, struct instance *in, struct wire_rep
 	}
 }
 
-/* Sends body (taken; NULL: there was no memory for it) and waits for an answer of the wanted kind.  fd: gets the descriptor
- * that came with it, or -1; may be NULL.  A failure that the worker reports is forwarded. */
-static enum status request(struct instance *in, json_t *body, struct job *job, enum wire_kind wanted,
-	struct wire_reply *reply, int *fd)
+/* Sends body (taken; NULL: there was no memory for it) and waits for an answer of the wanted kind.  fd: gets the
+ * descriptor that came with it, or -1; may be NULL.  A failure that the worker reports is forwarded. */
+static enum status request(
+	struct instance *in, json_t *body, struct job *job, enum wire_kind wanted, struct wire_reply *reply, int *fd)
 {
 	struct talk t = { .id = ++in->last_id, .job = job, .alive = jobs_now() };
 	enum status status = status_fail(STATUS_NO_MEMORY, "no memory for a message");
@@ -317,9 +328,10 @@ static void note_ready(struct instance *in, const struct wire_reply *reply)
 {
 	struct pool *p = in->pool;
 
+	in->dtype = reply->dtype;
 	pthread_mutex_lock(&p->jobs->mu);
 	memcpy(p->device_found, reply->device, sizeof p->device_found);
-	memcpy(p->dtype_found, reply->dtype, sizeof p->dtype_found);
+	p->dtype_found = reply->dtype;
 	pthread_mutex_unlock(&p->jobs->mu);
 }
 
@@ -387,8 +399,9 @@ static enum status warm(struct instance *in, struct job *job)
 
 static enum status take_picture(struct instance *in, const struct job *job, int fd, struct answer *a)
 {
-	enum status status = fd < 0 ? status_fail(STATUS_CORRUPT, "no picture")
-				    : picture_map(fd, job->recipe.width, job->recipe.height, &a->map, &a->result.png_len);
+	enum status status =
+		fd < 0 ? status_fail(STATUS_CORRUPT, "no picture")
+		       : picture_map(fd, job->recipe.width, job->recipe.height, &a->map, &a->result.png_len);
 
 	if (fd >= 0)
 		close(fd);
@@ -430,12 +443,12 @@ static void store(struct instance *in, const struct bytes *text, const struct an
 }
 
 /* By its key: from the cache, or made and put there. */
-static enum status make_keyed(struct instance *in, struct job *job, const char *hash, struct bytes *text,
-	struct answer *a)
+static enum status make_keyed(
+	struct instance *in, struct job *job, const char *hash, struct bytes *text, struct answer *a)
 {
 	struct jobs *j = in->pool->jobs;
 
-	TRY(jobs_make_key(j, &job->recipe, hash, in->pool->dtype_found, text, a->result.key));
+	TRY(key_make(&job->recipe, hash, in->dtype, text, a->result.key));
 	if (jobs_find_cached(j, a->result.key, a))
 		return STATUS_OK;
 	TRY(generate(in, job, a));
@@ -449,6 +462,7 @@ static enum status attempt(struct instance *in, struct job *job, struct answer *
 	struct bytes text = { 0 };
 	enum status status;
 
+	note_start(in, job);
 	if (!in->worker)
 		TRY(start_worker(in, job));
 	TRY(learn_hash(in, job, hash));
@@ -459,11 +473,6 @@ static enum status attempt(struct instance *in, struct job *job, struct answer *
 	status = make_keyed(in, job, hash, &text, a);
 	bytes_free(&text);
 	return status;
-}
-
-static const char *job_name(const struct job *job)
-{
-	return job->warm ? job->model->name : job->id;
 }
 
 /* How it failed, in the answer. */
@@ -478,13 +487,14 @@ static void fail_answer(struct instance *in, const struct job *job, enum status 
 	a->result.error = unwanted ? ECANCELED : in->crashed ? EIO : errno_of_status(status);
 	a->result.text = a->text;
 	if (!unwanted)
-		log_warn("%s (%s): %s", job_name(job), job->model->name, a->text);
+		log_warn("%s (%s): %s", job->name, job->model->name, a->text);
 }
 
 static void run_job(struct instance *in, struct job *job)
 {
 	struct answer a = { .result.text = "" };
 	enum status status = STATUS_OK;
+	double start = jobs_now();
 	int kills = 0;
 
 	for (int i = 0; i < ATTEMPTS; i++) {
@@ -494,10 +504,13 @@ static void run_job(struct instance *in, struct job *job)
 		if (!in->crashed || find_ask(in, job) != ASK_GO_ON)
 			break;
 		if (i + 1 < ATTEMPTS)
-			log_warn("%s (%s): %s; trying once more", job_name(job), job->model->name, status_text());
+			log_warn("%s (%s): %s; trying once more", job->name, job->model->name, status_text());
 	}
 	if (status != STATUS_OK)
 		fail_answer(in, job, status, kills, &a);
+	else if (!a.result.from_cache)
+		log_info("%s (%s): %s in %.2f s", job->name, job->model->name, job->warm ? "loaded" : "painted",
+			jobs_now() - start);
 	jobs_finish(in->pool->jobs, job, &a);
 	if (a.result.from_cache)
 		cache_release(&a.object);
@@ -615,8 +628,8 @@ static bool ends_before(struct instance *in, double deadline)
 	return pthread_timedjoin_np(in->thread, NULL, &end) == 0;
 }
 
-/* The thread may be stuck in sending to a worker that does not read: killing that worker frees it.  in->pid is 0 before the
- * thread reaps the process, so this never hits another one. */
+/* The thread may be stuck in sending to a worker that does not read: killing that worker frees it.  in->pid is 0 before
+ * the thread reaps the process, so this never hits another one. */
 void instance_end(struct instance *in, double deadline)
 {
 	instance_wake(in);

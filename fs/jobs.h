@@ -25,22 +25,22 @@ struct jobs;
 struct job_waiter;
 
 struct job_result {
-	enum status status;          /* STATUS_OK: picture holds the bare PNG */
-	int error;                   /* errno for open(): 0, EIO, EINVAL, ENODEV, ENOMEM, EBUSY, ECANCELED; a full queue is
-	                              * STATUS_NO_MEMORY with EBUSY */
-	const char *text;            /* why it failed, for status/errors; borrowed for the call */
+	enum status status; /* STATUS_OK: picture holds the bare PNG */
+	int error;          /* errno for open(): 0, EIO, EINVAL, ENODEV, ENOMEM, EBUSY, ECANCELED; a full queue is
+			     * STATUS_NO_MEMORY with EBUSY */
+	const char *text;   /* why it failed, for status/errors; borrowed for the call */
 	char key[RECIPE_KEY_LEN + 1];
-	const void *png;             /* the bare picture; borrowed for the call */
+	const void *png; /* the bare picture; borrowed for the call */
 	size_t png_len;
 	bool from_cache;
 	double seconds[STAGE_COUNT]; /* of the generation; zeros when from the cache */
 };
 
 struct job_request {
-	const char *name;            /* "a/b.png", for the queue listing; copied */
-	const struct model *model;   /* outlives jobs */
+	const char *name;                 /* "a/b.png", for the queue listing; copied */
+	const struct model *model;        /* outlives jobs */
 	const struct config_model *where; /* device, dtype, instances; outlives jobs */
-	const struct recipe *recipe; /* copied */
+	const struct recipe *recipe;      /* copied */
 	uid_t uid;
 	pid_t pid;
 	void (*done)(void *context, const struct job_result *result);
@@ -50,17 +50,17 @@ struct job_request {
 /* One line of status/queue. */
 struct job_info {
 	char name[256];
-	char state[16];              /* "queued", "running" */
+	char state[16]; /* "queued", "running" */
 	char stage[16];
 	int step, steps, waiters;
-	double eta;                  /* seconds; < 0: unknown */
+	double eta; /* seconds; < 0: unknown */
 	uid_t uid;
 };
 
 struct jobs_counters {
 	uint64_t generated, failed, cancelled, cache_hits, joined, worker_restarts;
 	uint64_t queued, running;
-	uint64_t worker_memory;      /* bytes, resident, all workers */
+	uint64_t worker_memory;            /* bytes, resident, all workers */
 	uint64_t buckets[STAGE_COUNT][16]; /* histogram of seconds by stage; bounds in jobs_bucket_bounds */
 	double sums[STAGE_COUNT];
 };
@@ -74,23 +74,24 @@ struct jobs_model_count {
 
 /* Where a model is loaded. */
 struct jobs_loaded {
-	char device[32], dtype[16];  /* as the worker said: "cpu", "bf16" */
-	uint64_t memory;             /* bytes the engine holds */
+	char device[32], dtype[16]; /* as the worker said: "cpu", "bf16" */
+	uint64_t memory;            /* bytes the engine holds */
 };
 
 /* executable: this program, to be run as "promptfs worker". */
 enum status jobs_open(const struct config *config, struct cache *cache, const char *executable, struct jobs **out);
 void jobs_close(struct jobs *j); /* cancels all, answers every waiter with ECANCELED, ends the workers */
 
-/* Never blocks on a generation.  done may be called before it returns (a cache hit, a full queue); then NULL is returned. */
+/* Never blocks on a generation.  done may be called before it returns (a cache hit, a full queue); then NULL is
+ * returned. */
 struct job_waiter *jobs_submit(struct jobs *j, const struct job_request *request);
 
 /* True when the waiter was removed before its callback was called; then it is never called. waiter is dead either way;
  * one that was answered already is recognised, however long ago that was. */
 bool jobs_leave(struct jobs *j, struct job_waiter *waiter);
 
-int jobs_cancel(struct jobs *j, const char *name);             /* ENOENT when no such job; waiters get ECANCELED */
-void jobs_forgive(struct jobs *j, const char *name);           /* forgets that a recipe killed its worker (NULL: all) */
+int jobs_cancel(struct jobs *j, const char *name);   /* ENOENT when no such job; waiters get ECANCELED */
+void jobs_forgive(struct jobs *j, const char *name); /* forgets that a recipe killed its worker (NULL: all) */
 
 /* Both return at once; a failed warm-up is logged. */
 enum status jobs_warm(struct jobs *j, const struct model *model, const struct config_model *where);

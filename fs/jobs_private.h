@@ -3,15 +3,17 @@
  *     jobs -- pools (device and dtype as configured) -- instances (a thread and its worker process)
  *        \-- jobs (queued in their pool, or run by an instance) -- waiters
  *
- * A job lives from jobs_submit to jobs_finish, which its instance calls, or to the moment its last waiter leaves while it
- * is still queued.  A cancelled job that runs is nobody's any more: a later submit of its recipe makes another job.
+ * A job lives from jobs_submit to jobs_finish, which its instance calls, or to the moment its last waiter leaves while
+ * it is still queued.  A cancelled job that runs is nobody's any more: a later submit of its recipe makes another job.
  */
 #ifndef PROMPTFS_FS_JOBS_PRIVATE_H
 #define PROMPTFS_FS_JOBS_PRIVATE_H
 
 #include <pthread.h>
+#include <stdio.h>
 
 #include "fs/jobs.h"
+#include "fs/log.h"
 #include "fs/poison.h"
 #include "fs/queue.h"
 #include "fs/supervisor.h"
@@ -31,21 +33,22 @@ struct waiter {
 };
 
 struct job {
-	struct queue_entry entry;        /* first; in the turn of whoever submitted it first */
-	struct job *next;                /* jobs.all */
+	struct queue_entry entry; /* first; in the turn of whoever submitted it first */
+	struct job *next;         /* jobs.all */
 	struct pool *pool;
 	const struct model *model;
-	bool warm;                       /* no picture is wanted, only a loaded model; then no recipe, no waiters */
+	char *name; /* of who asked first, for the log */
+	bool warm;  /* no picture is wanted, only a loaded model; then no recipe, no waiters */
 	struct recipe recipe;
 	json_t *recipe_json;
-	char id[RECIPE_KEY_LEN + 1];     /* of the recipe and the model's identity */
+	char id[RECIPE_KEY_LEN + 1]; /* of the recipe and the model's identity */
 	/* guarded by jobs.mu */
 	struct waiter *waiters;
-	struct instance *instance;       /* that runs it; NULL: queued */
+	struct instance *instance; /* that runs it; NULL: queued */
 	bool cancelled;
-	const char *phase;               /* "start", "hash", or a stage's name */
+	const char *phase; /* "start", "hash", or a stage's name */
 	struct engine_progress progress;
-	double heard;                    /* when progress came, jobs_now() */
+	double heard; /* when progress came, jobs_now() */
 };
 
 /* One worker process and the thread that drives it. */
@@ -53,20 +56,21 @@ struct instance {
 	struct instance *next;
 	struct pool *pool;
 	pthread_t thread;
-	int wake;                        /* an eventfd: something for this thread changed */
+	int wake; /* an eventfd: something for this thread changed */
 	/* the thread's own */
-	struct worker *worker;           /* NULL: no process */
-	uint64_t last_id;                /* of the last request */
-	int deaths;                      /* of its workers since a job was finished */
-	double not_before;               /* when the next worker may start, jobs_now() */
-	bool started;                    /* a worker was */
-	bool generating;                 /* a request that runs a recipe is under way */
-	bool crashed, blamed;            /* in this attempt: the worker ended; while it ran the recipe */
+	struct worker *worker; /* NULL: no process */
+	enum dtype dtype;      /* that its worker computes in */
+	uint64_t last_id;      /* of the last request */
+	int deaths;            /* of its workers since a job was finished */
+	double not_before;     /* when the next worker may start, jobs_now() */
+	bool started;          /* a worker was */
+	bool generating;       /* a request that runs a recipe is under way */
+	bool crashed, blamed;  /* in this attempt: the worker ended; while it ran the recipe */
 	/* guarded by jobs.mu */
-	pid_t pid;                       /* 0: no process */
+	pid_t pid; /* 0: no process */
 	const struct model *loaded;
-	uint64_t memory;                 /* held by the engine, as it said last */
-	bool unload;                     /* asked for by jobs_unload */
+	uint64_t memory; /* held by the engine, as it said last */
+	bool unload;     /* asked for by jobs_unload */
 	bool idle;
 };
 
@@ -76,7 +80,8 @@ struct pool {
 	struct jobs *jobs;
 	char device[DEVICE_LEN], dtype[DTYPE_LEN]; /* as configured: "auto", "" */
 	/* guarded by jobs.mu */
-	char device_found[DEVICE_LEN], dtype_found[DTYPE_LEN]; /* as the first worker said; "" before */
+	char device_found[DEVICE_LEN]; /* as a worker said; "" before */
+	enum dtype dtype_found;        /* as configured or as a worker said; DTYPE_OTHER: not known yet */
 	struct queue queue;
 	struct instance *instances;
 	int n_instances;
@@ -85,6 +90,12 @@ struct pool {
 struct model_count {
 	struct model_count *next;
 	struct jobs_model_count count;
+};
+
+/* A content hash, so that not every submit reads the file of hashes. */
+struct hash_memo {
+	struct hash_memo *next;
+	char identity[MODEL_HASH_LEN + 1], hash[MODEL_HASH_LEN + 1];
 };
 
 struct jobs {
@@ -97,8 +108,9 @@ struct jobs {
 	double patience;
 	uint64_t serial;
 	struct pool *pools;
-	struct job *all;                 /* queued and running, oldest first */
+	struct job *all; /* queued and running, oldest first */
 	int n_queued;
+	struct hash_memo *hashes;
 	struct poison poison;
 	struct jobs_counters counters;
 	struct model_count *models;
@@ -108,12 +120,17 @@ struct jobs {
 struct answer {
 	struct job_result result;
 	char text[JOBS_TEXT_LEN];
-	struct cache_object object;      /* the picture, when it came from the cache */
-	void *map;                       /* or when a worker made it */
+	struct cache_object object; /* the picture, when it came from the cache */
+	void *map;                  /* or when a worker made it */
 	bool killed_twice;
 };
 
 double jobs_now(void); /* monotonic seconds */
+
+static inline void jobs_copy_text(char *out, size_t size, const char *text)
+{
+	snprintf(out, size, "%s", text);
+}
 
 /* The next job of the pool, now running on `in`; NULL: none. */
 struct job *jobs_take(struct instance *in);
@@ -123,17 +140,26 @@ void jobs_finish(struct jobs *j, struct job *job, const struct answer *a);
 
 /* The model's content hash, when it is known already. */
 bool jobs_find_hash(struct jobs *j, const struct model *model, char hash[MODEL_HASH_LEN + 1]);
-
-/* The key's text and the key. */
-enum status jobs_make_key(struct jobs *j, const struct recipe *recipe, const char *hash, const char *dtype,
-	struct bytes *text, char key[RECIPE_KEY_LEN + 1]);
+void jobs_remember_hash(struct jobs *j, const struct model *model, const char *hash);
 
 /* Fills the answer from the cache; false when it is not there.  Not under jobs.mu. */
 bool jobs_find_cached(struct jobs *j, const char *key, struct answer *a);
 
+/* jobs_pools.c, all under jobs.mu: the pool where a model runs, made when first asked for (NULL without memory); as
+ * many threads as the model's configuration wants (fails when there is none at all); the word that a job came. */
+struct pool *pool_need(struct jobs *j, const struct config_model *where);
+enum status pool_need_instances(struct pool *p, const struct config_model *where);
+void pool_wake_idle(struct pool *p);
+
+/* jobs_counts.c, both under jobs.mu */
+enum job_end { END_GENERATED, END_FAILED, END_CANCELLED, END_CACHED };
+void jobs_count_end(struct jobs *j, const struct model *model, enum job_end end);
+void jobs_count_seconds(struct jobs_counters *c, const double seconds[STAGE_COUNT]);
+
 /* instance.c */
-enum status instance_start(struct pool *p, struct instance **out); /* its thread; the process comes with the first job */
-void instance_wake(struct instance *in);                           /* under jobs.mu or not */
+enum status instance_start(
+	struct pool *p, struct instance **out); /* its thread; the process comes with the first job */
+void instance_wake(struct instance *in);        /* under jobs.mu or not */
 /* Ends thread and process, with force from `deadline` (jobs_now()) on, and frees.  After jobs.closing was set. */
 void instance_end(struct instance *in, double deadline);
 

@@ -1,9 +1,13 @@
 /* log: the one sink of everything that is not the result of a command.
  *
- *     error: work was lost     warn: something to look at     info: once per job     debug: once per step     trace: once per op
+ *     error   work was lost
+ *     warn    something to look at
+ *     info    once per job
+ *     debug   once per step
+ *     trace   once per operation
  *
- * Before log_open, and where it was told so, lines go to stderr.  What a user must see whatever the level (the reason why
- * a command failed) is no log: see commands.h.
+ * Before log_open, and where it was told so, lines go to stderr.  What a user must see whatever the level (the reason
+ * why a command failed) is no log: see commands.h.
  *
  * Threads: any.
  */
@@ -16,8 +20,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 
 enum log_sink { LOG_SINK_STDERR, LOG_SINK_SYSLOG };
 
-/* level: a name as in the configuration; file: "" for the sink.  STATUS_IO when the file cannot be opened.  May be called
- * again: the new settings count. */
+/* level: a name as in the configuration; file: "" for the sink.  STATUS_IO when the file cannot be opened.  May be
+ * called again: the new settings count. */
 enum status log_open(const char *level, const char *file, enum log_sink sink);
 void log_close(void);
 

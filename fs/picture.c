@@ -67,13 +67,14 @@ enum status picture_map(int fd, int width, int height, void **png, size_t *len)
 	void *map;
 
 	TRY(check_file(fd, png_size(width, height, 0, NULL), &size));
-	map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0); /* before Linux 6.7 a sealed file cannot be mapped shared */
+	/* private: before Linux 6.7 a sealed file cannot be mapped shared */
+	map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (map == MAP_FAILED)
 		return status_fail(STATUS_NO_MEMORY, "cannot map a picture of %zu bytes: %s", size, strerror(errno));
 	status = png_check(map, size, &got_width, &got_height);
 	if (status == STATUS_OK && (got_width != width || got_height != height))
-		status = status_fail(STATUS_CORRUPT, "the picture is %dx%d instead of %dx%d", got_width, got_height,
-			width, height);
+		status = status_fail(
+			STATUS_CORRUPT, "the picture is %dx%d instead of %dx%d", got_width, got_height, width, height);
 	if (status != STATUS_OK) {
 		munmap(map, size);
 		return status;

@@ -1,5 +1,5 @@
-/* picture: a bare PNG on its way from a worker to the daemon, in a sealed memory file: passed without a copy, and nobody
- * can change it once the daemon has looked at it.
+/* picture: a bare PNG on its way from a worker to the daemon, in a sealed memory file: passed without a copy, and
+ * nobody can change it once the daemon has looked at it.
  *
  * Threads: no shared state.
  */

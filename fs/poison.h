@@ -1,7 +1,7 @@
 /* poison: recipes that killed their worker twice, until somebody says to try again.
  *
- * A recipe is known by a text of its own (its id) and by every name that asked for it.  What was noted first is forgotten
- * first when there are too many.
+ * A recipe is known by a text of its own (its id) and by every name that asked for it.  What was noted first is
+ * forgotten first when there are too many.
  *
  * Threads: none of its own; jobs guards it with jobs.mu.
  */

@@ -1,7 +1,7 @@
 /* prompt: a prompt file by the A1111 convention.
  *
- * The text is cut from its end: the parameter line, if the last line is one; the negative prompt above it; the rest is the
- * prompt.  The parameter line is read by fs/prompt_items.c.
+ * The text is cut from its end: the parameter line, if the last line is one; the negative prompt above it; the rest is
+ * the prompt.  The parameter line is read by fs/prompt_items.c.
  */
 #include "fs/prompt.h"
 
@@ -38,8 +38,8 @@ static enum status check_bytes(const char *text, size_t len)
 		return status_fail(STATUS_INVALID, "longer than 1 MiB");
 	if (text_is_utf8(text, len, &bad))
 		return STATUS_OK;
-	return status_fail(STATUS_INVALID, "line %d: %s at byte %zu of the file; save it as UTF-8", line_of(text, text + bad),
-		text[bad] ? "not UTF-8" : "a NUL byte", bad + 1);
+	return status_fail(STATUS_INVALID, "line %d: %s at byte %zu of the file; save it as UTF-8",
+		line_of(text, text + bad), text[bad] ? "not UTF-8" : "a NUL byte", bad + 1);
 }
 
 /* A copy with newlines alone at the ends of lines, without a byte order mark and without white space at the end. */
@@ -227,7 +227,8 @@ static enum status parse_defaults(struct part all, struct recipe_fields *out)
 	if (s == STATUS_OK && exact.negative)
 		s = text_copy(exact.negative, strlen(exact.negative), &out->negative);
 	if (s == STATUS_OK && !is_blank(all))
-		s = status_fail(STATUS_INVALID, "line 1: neither `Key: value, ...` with known keys nor a negative prompt");
+		s = status_fail(
+			STATUS_INVALID, "line 1: neither `Key: value, ...` with known keys nor a negative prompt");
 	free(exact.prompt);
 	free(exact.negative);
 	return s;

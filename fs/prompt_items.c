@@ -23,7 +23,7 @@ struct item {
 /* Reading one value into the fields.  What it says on failure follows the key: "Steps: 'x' is ...". */
 typedef enum status reader(const char *value, struct recipe_fields *out);
 
-/* ---- values --------------------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------------------------- */
 
 static enum status wrong(const char *value, const char *wanted)
 {
@@ -93,7 +93,8 @@ static enum status read_seed(const char *value, struct recipe_fields *out)
 static enum status read_size(const char *value, struct recipe_fields *out)
 {
 	if (!text_read_size(value, PNG_SIDE_MAX, &out->width, &out->height))
-		return status_fail(STATUS_INVALID, "'%.60s' is no size as 768x512 (width first, each 1 to %d)", value, PNG_SIDE_MAX);
+		return status_fail(STATUS_INVALID, "'%.60s' is no size as 768x512 (width first, each 1 to %d)", value,
+			PNG_SIDE_MAX);
 	out->has_size = true;
 	return STATUS_OK;
 }
@@ -162,7 +163,7 @@ static enum status read_lora(const char *value, struct recipe_fields *out)
 	return s;
 }
 
-/* ---- keys ----------------------------------------------------------------------------------------------------------- */
+/* ---- keys ---------------------------------------------------------------------------------------------------- */
 
 static const struct key {
 	const char *name;
@@ -188,11 +189,10 @@ static const struct key {
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
 /* What other programs write and what changes no picture. */
-static const char *const foreign[] = {
-	"Model hash", "Version", "Lora hashes", "Hashes", "VAE", "VAE hash", "TI hashes", "Denoising strength", "Module 1",
-	"Module 2", "Module 3", "Diffusion in Low Bits", "Batch size", "Batch pos", "User", "Template", "Negative Template",
-	"Created Date", "Civitai resources", "Civitai metadata", "Source Identifier", "Time taken",
-};
+static const char *const foreign[] = { "Model hash", "Version", "Lora hashes", "Hashes", "VAE", "VAE hash", "TI hashes",
+	"Denoising strength", "Module 1", "Module 2", "Module 3", "Diffusion in Low Bits", "Batch size", "Batch pos",
+	"User", "Template", "Negative Template", "Created Date", "Civitai resources", "Civitai metadata",
+	"Source Identifier", "Time taken" };
 
 static const struct key *find_key(const char *name)
 {
@@ -210,9 +210,9 @@ static bool is_foreign(const char *name)
 	return false;
 }
 
-/* ---- items ---------------------------------------------------------------------------------------------------------- */
+/* ---- items --------------------------------------------------------------------------------------------------- */
 
-/* The value from `at`: a JSON text or everything up to a comma; *after is where it ends.  False when it is malformed. */
+/* The value from `at`: a JSON text or everything up to a comma; *after is where it ends.  False: malformed. */
 static bool read_value(const char *at, const char *end, struct item *item, const char **after)
 {
 	const char *comma = memchr(at, ',', (size_t)(end - at));
@@ -223,7 +223,8 @@ static bool read_value(const char *at, const char *end, struct item *item, const
 		json_error_t error;
 		json_t *json = json_loadb(at, (size_t)(end - at), JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &error);
 		bool is_text = json_is_string(json);
-		bool copied = is_text && text_copy(json_string_value(json), json_string_length(json), &item->value) == STATUS_OK;
+		bool copied = is_text &&
+			      text_copy(json_string_value(json), json_string_length(json), &item->value) == STATUS_OK;
 
 		if (!json && *at == '"')
 			return false;
@@ -241,7 +242,8 @@ static bool read_value(const char *at, const char *end, struct item *item, const
 
 static bool is_key_char(char c)
 {
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr(" _-/+.()", c));
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       (c && strchr(" _-/+.()", c));
 }
 
 /* Reads `Key: value` and the comma after it; moves *at.  False when there is no such item. */
@@ -292,9 +294,9 @@ bool prompt_items_are(const char *line, size_t len)
 /* False for other items. */
 static bool take_exact(struct item *item, struct prompt_exact *exact)
 {
-	char **to = strcasecmp(item->key, "Prompt") == 0          ? &exact->prompt :
-		    strcasecmp(item->key, "Negative prompt") == 0 ? &exact->negative :
-								    NULL;
+	char **to = strcasecmp(item->key, "Prompt") == 0            ? &exact->prompt
+		    : strcasecmp(item->key, "Negative prompt") == 0 ? &exact->negative
+								    : NULL;
 
 	if (!to || !item->quoted)
 		return false;
@@ -317,9 +319,9 @@ static enum status take_item(const struct item *item, unsigned *seen, struct rec
 	unsigned bit;
 
 	if (!key)
-		return is_foreign(item->key) ?
-			       STATUS_OK :
-			       status_fail(STATUS_INVALID, "unknown key '%s' (see `promptfs help prompt`)", item->key);
+		return is_foreign(item->key) ? STATUS_OK
+					     : status_fail(STATUS_INVALID,
+						       "unknown key '%s' (see `promptfs help prompt`)", item->key);
 	bit = 1u << (key - keys);
 	if (*seen & bit && !key->repeats)
 		return status_fail(STATUS_INVALID, "%s is given twice", key->name);

@@ -33,7 +33,7 @@ static struct proc_path proc_path(int fd)
 
 static struct prompt *prompt_of(struct daemon *d, fuse_ino_t ino)
 {
-	return (struct prompt *)inodes_find(d->inodes, ino == FUSE_ROOT_ID ? d->prompts->inode.number : ino);
+	return (struct prompt *)inodes_find(d->inodes, ino);
 }
 
 /* ---- inodes ---- */

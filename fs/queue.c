@@ -15,9 +15,9 @@
 
 struct queue_line {
 	struct queue_line *next;
-	int64_t id;                        /* a uid or a pid */
-	struct queue processes;            /* a user's lines */
-	struct queue_entry *first, *last;  /* a process's entries */
+	int64_t id;                       /* a uid or a pid */
+	struct queue processes;           /* a user's lines */
+	struct queue_entry *first, *last; /* a process's entries */
 };
 
 static struct queue_line *find_line(const struct queue *q, int64_t id)

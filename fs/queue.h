@@ -5,7 +5,8 @@
  *     struct queue_entry *next = queue_take(&q);
  *
  * A user or process that comes anew waits for all that wait already to have had one turn; one whose line ran empty is
- * forgotten.  Zero-initialise a queue; it owns its lines, not its entries, and is empty again when its entries are gone.
+ * forgotten.  Zero-initialise a queue; it owns its lines, not its entries, and is empty again when its entries are
+ * gone.
  *
  * Threads: none of its own; jobs guards it with jobs.mu.
  */

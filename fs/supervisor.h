@@ -21,8 +21,9 @@ enum status worker_start(const char *executable, struct worker **out); /* STATUS
 struct wire *worker_wire(struct worker *w);
 pid_t worker_pid(const struct worker *w);
 
-/* Ends the connection, which tells a worker to quit, waits up to patience_ms for the process to exit, kills it otherwise,
- * and frees w.  why (or NULL): how it ended: "was killed by signal 11 (Segmentation fault)", "had to be killed" (here). */
+/* Ends the connection, which tells a worker to quit, waits up to patience_ms for the process to exit, kills it
+ * otherwise, and frees w.  why (or NULL): how it ended: "was killed by signal 11 (Segmentation fault)", "had to be
+ * killed" (here). */
 void worker_end(struct worker *w, int patience_ms, char *why, size_t why_size);
 
 /* Processor time used so far, in clock ticks; 0 when it cannot be read. */

@@ -22,10 +22,10 @@ struct header {
 struct wire {
 	int fd;
 	size_t receive_max;
-	struct bytes in;      /* received, not yet taken */
-	int fds[FDS_MAX];     /* received, not yet taken, in order */
+	struct bytes in;  /* received, not yet taken */
+	int fds[FDS_MAX]; /* received, not yet taken, in order */
 	int n_fds;
-	enum status broken;   /* STATUS_OK while the stream is usable */
+	enum status broken; /* STATUS_OK while the stream is usable */
 };
 
 enum status wire_open(int fd, size_t receive_max, struct wire **out)
@@ -122,8 +122,8 @@ static enum status send_all(int socket, struct iovec *part, int n_parts, int fd)
 			return status_fail(STATUS_IO, "cannot send: %s", strerror(errno));
 		ready = poll(&wait, 1, SEND_PATIENCE_MS);
 		if (ready == 0)
-			return status_fail(
-				STATUS_IO, "cannot send: the other side has not read for %d s", SEND_PATIENCE_MS / 1000);
+			return status_fail(STATUS_IO, "cannot send: the other side has not read for %d s",
+				SEND_PATIENCE_MS / 1000);
 	}
 	return STATUS_OK;
 }
@@ -185,10 +185,9 @@ static enum status receive_some(struct wire *w, bool *got)
 		char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
 	} control;
 	struct iovec part = { .iov_len = CHUNK };
-	struct msghdr message = { .msg_iov = &part,
-		.msg_iovlen = 1,
-		.msg_control = control.space,
-		.msg_controllen = sizeof control.space };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space
+	};
 	ssize_t n;
 
 	TRY(bytes_reserve(&w->in, CHUNK));
@@ -230,8 +229,8 @@ static enum status take_message(struct wire *w, struct wire_message *out)
 		return STATUS_OK;
 	memcpy(&header, w->in.data, sizeof header);
 	if (header.len > w->receive_max || header.n_fds > 1)
-		return status_fail(STATUS_CORRUPT, "a message has a wrong header (length %u, descriptors %u)", header.len,
-			header.n_fds);
+		return status_fail(STATUS_CORRUPT, "a message has a wrong header (length %u, descriptors %u)",
+			header.len, header.n_fds);
 	if (w->in.len - sizeof header < header.len)
 		return STATUS_OK;
 	if (header.n_fds > (uint32_t)w->n_fds)
@@ -346,7 +345,8 @@ static enum status read_progress(const json_t *body, struct engine_progress *out
 	int64_t stage, step, steps;
 
 	TRY(read_int(body, "stage", STAGE_COUNT - 1, &stage));
-	TRY(read_int(body, "steps", RECIPE_STEPS_MAX * 4, &steps)); /* samplers of higher order call the model more often */
+	/* samplers of higher order call the model more than once a step */
+	TRY(read_int(body, "steps", RECIPE_STEPS_MAX * 4, &steps));
 	TRY(read_int(body, "step", steps, &step));
 	out->stage = (enum stage)stage;
 	out->step = (int)step;
@@ -374,11 +374,24 @@ static enum status read_failed(const json_t *body, struct wire_reply *out)
 	return read_text(body, "text", out->text, sizeof out->text);
 }
 
+enum dtype wire_find_dtype(const char *name)
+{
+	for (int d = 0; d < DTYPE_OTHER; d++)
+		if (strcmp(dtype_name((enum dtype)d), name) == 0)
+			return (enum dtype)d;
+	return DTYPE_OTHER;
+}
+
 static enum status read_ready(const json_t *body, struct wire_reply *out)
 {
+	char dtype[16];
+
 	TRY(read_text(body, "device", out->device, sizeof out->device));
-	TRY(read_text(body, "dtype", out->dtype, sizeof out->dtype));
-	return *out->device && *out->dtype ? STATUS_OK : wrong("device");
+	TRY(read_text(body, "dtype", dtype, sizeof dtype));
+	out->dtype = wire_find_dtype(dtype);
+	if (out->dtype == DTYPE_OTHER)
+		return wrong("dtype");
+	return *out->device ? STATUS_OK : wrong("device");
 }
 
 static enum status read_kind(const json_t *body, enum wire_kind *out)

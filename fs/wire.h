@@ -1,15 +1,23 @@
 /* wire: messages between the daemon and a worker process over a stream socket pair.
  *
- * A message is a header of two 32-bit numbers in the machine's order (length of the body, descriptors passed: 0 or 1) and
- * a body: one JSON object.  A descriptor travels by SCM_RIGHTS with the first byte of its message.
+ * A message is a header of two 32-bit numbers in the machine's order (length of the body, descriptors passed: 0 or 1)
+ * and a body: one JSON object {"kind": ..., "id": N, ...}.  A descriptor travels by SCM_RIGHTS with the first byte of
+ * its message.  The id of a request comes back in its replies.
  *
- *     {"kind": ..., "id": N, ...}                                            the id of a request comes back in its replies
- *     to the worker    hello(device, dtype, threads, memory_limit, numerics)   hash(path)   generate(path, name, identity,
- *                      recipe)   warm(path, name, identity)   unload   cancel (its id: the request to end)
- *     from the worker  ready(device, dtype)   hashed(hash)   progress(stage, step, steps, seconds)
- *                      done(seconds, memory) with a picture's descriptor after generate   failed(status, text)
+ *     to the worker      hello     device, dtype, threads, memory_limit, numerics
+ *                        hash      path, name, identity            of a model; read every file of it
+ *                        generate  path, name, identity, recipe
+ *                        warm      path, name, identity            load it
+ *                        unload
+ *                        cancel                                    its id is that of the request to end
+ *     from the worker    ready     device, dtype                   after hello
+ *                        hashed    hash                            after hash
+ *                        progress  stage, step, steps, seconds     while generate and warm run
+ *                        done      seconds, memory                 after generate, with the picture; warm; unload
+ *                        failed    status, text                    after any of them
  *
- * The end of the connection tells a worker to quit.  The daemon trusts a worker with nothing: wire_read_reply checks every value, and whatever is wrong is STATUS_CORRUPT.
+ * The end of the connection tells a worker to quit.  The daemon trusts a worker with nothing: wire_read_reply checks
+ * every value, and whatever is wrong is STATUS_CORRUPT.
  *
  * Threads: a wire belongs to one thread at a time.
  */
@@ -21,7 +29,7 @@
 
 #include "engine/engine.h"
 
-/* A recipe with a prompt and a negative prompt of 1 MiB each, every character escaped, still fits; replies are short. */
+/* A recipe with two prompts of 1 MiB each, every character escaped, still fits; replies are short. */
 enum { WIRE_REQUEST_MAX = 16 << 20, WIRE_REPLY_MAX = 64 << 10 };
 
 struct wire;
@@ -33,11 +41,11 @@ struct wire_message {
 
 /* Takes fd (closed also on failure).  receive_max: the longest body accepted; a longer one is STATUS_CORRUPT. */
 enum status wire_open(int fd, size_t receive_max, struct wire **out);
-void wire_close(struct wire *w); /* NULL is allowed */
+void wire_close(struct wire *w);   /* NULL is allowed */
 int wire_fd(const struct wire *w); /* for poll */
 
-/* Sends body (borrowed), with a copy of fd unless it is -1.  STATUS_IO when the other side is gone or has not read for a
- * minute, STATUS_INVALID when the body is too long. */
+/* Sends body (borrowed), with a copy of fd unless it is -1.  STATUS_IO when the other side is gone or has not read for
+ * a minute, STATUS_INVALID when the body is too long. */
 enum status wire_send(struct wire *w, const json_t *body, int fd);
 
 /* The next message; waits up to timeout_ms (-1: forever, 0: takes only what has arrived).  None in time: STATUS_OK with
@@ -51,13 +59,17 @@ enum wire_kind { WIRE_READY, WIRE_HASHED, WIRE_PROGRESS, WIRE_DONE, WIRE_FAILED 
 struct wire_reply {
 	enum wire_kind kind;
 	uint64_t id;
-	char device[32], dtype[16];      /* WIRE_READY */
+	char device[32];                 /* WIRE_READY */
+	enum dtype dtype;                /* WIRE_READY: not DTYPE_OTHER */
 	char hash[MODEL_HASH_LEN + 1];   /* WIRE_HASHED */
 	struct engine_progress progress; /* WIRE_PROGRESS; WIRE_DONE: the seconds */
 	uint64_t memory;                 /* WIRE_DONE: what the engine holds */
 	enum status status;              /* WIRE_FAILED: not STATUS_OK */
 	char text[1024];                 /* WIRE_FAILED */
 };
+
+/* The dtype of a name; DTYPE_OTHER when there is none. */
+enum dtype wire_find_dtype(const char *name);
 
 enum status wire_read_reply(const json_t *body, struct wire_reply *out);
 

@@ -11,11 +11,11 @@
 
 struct kernels {
 	const struct backend *backend;
-	void *state;        /* the backend's own */
-	enum dtype dtype;   /* of operands */
-	int threads;        /* >= 1 */
+	void *state;      /* the backend's own */
+	enum dtype dtype; /* of operands */
+	int threads;      /* >= 1 */
 	char device[16];
-	size_t held;        /* bytes of weights, buffers and arenas; see kernels_memory */
+	size_t held; /* bytes of weights, buffers and arenas; see kernels_memory */
 };
 
 enum weight_kind { WEIGHT_LINEAR, WEIGHT_CONV, WEIGHT_TABLE };

@@ -18,7 +18,8 @@ static enum status pick(const char *device, const struct backend **out)
 	} else if (strncmp(device, "cuda", 4) == 0) {
 		return status_fail(STATUS_UNSUPPORTED, "%s: this build has no CUDA backend; use --device cpu", device);
 	} else {
-		return status_fail(STATUS_INVALID, "unknown device \"%s\"; known are auto, cpu, ref and cuda:N", device);
+		return status_fail(
+			STATUS_INVALID, "unknown device \"%s\"; known are auto, cpu, ref and cuda:N", device);
 	}
 	return STATUS_OK;
 }
@@ -143,8 +144,8 @@ static enum status expect(const struct kernels *k, const char *op, const char *n
 			shape_text(got, sizeof got, t->rank, t->dim), shape_text(wanted, sizeof wanted, rank, dim));
 	if (!accepts(k, accept, t->dtype))
 		return status_fail(STATUS_INTERNAL, "%s: %s is %s, expected %s", op, name, dtype_name(t->dtype),
-			accept == ACCEPT_ANY ? "f32 or bf16" :
-					       dtype_name(accept == ACCEPT_OPERAND ? k->dtype : DTYPE_F32));
+			accept == ACCEPT_ANY ? "f32 or bf16"
+					     : dtype_name(accept == ACCEPT_OPERAND ? k->dtype : DTYPE_F32));
 	if (!laid_out(t, layout))
 		return status_fail(STATUS_INTERNAL, "%s: the strides of %s [%s] are not supported", op, name,
 			shape_text(got, sizeof got, t->rank, t->dim));
@@ -274,7 +275,8 @@ enum status kernels_attention(struct kernels *k, const struct attention *op)
 	TRY(expect_heads(k, "attention", "k", &op->k, -1, -1, head_dim));
 	TRY(expect_heads(k, "attention", "v", &op->v, keys, kv_heads, head_dim));
 	TRY(expect_heads(k, "attention", "out", &op->out, rows, heads, head_dim));
-	TRY(need(kv_heads > 0 && heads % kv_heads == 0, "attention", "the query heads are no multiple of the key heads"));
+	TRY(need(kv_heads > 0 && heads % kv_heads == 0, "attention",
+		"the query heads are no multiple of the key heads"));
 	TRY(need(!op->causal || rows == keys, "attention", "causal, but the rows are not the keys"));
 	if (tensor_count(&op->out) == 0)
 		return STATUS_OK;
@@ -385,8 +387,8 @@ enum status kernels_fill_rows(struct kernels *k, struct tensor row, struct tenso
 	return k->backend->fill_rows(k, row, y);
 }
 
-static enum status check_patches(struct kernels *k, const char *op, const struct tensor *latents, int patch,
-	const struct tensor *rows)
+static enum status check_patches(
+	struct kernels *k, const char *op, const struct tensor *latents, int patch, const struct tensor *rows)
 {
 	const int64_t c = latents->dim[0], h = latents->dim[1], w = latents->dim[2];
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { ALIGN = 64, HUGE_LEN = 2 << 20 };
 
@@ -17,7 +18,8 @@ static const size_t ARENA_KEEP = (size_t)64 << 20;
 
 enum status memory_map(struct kernels *k, size_t len, void **out)
 {
-	void *data = mmap(NULL, len ? len : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *data =
+		mmap(NULL, len ? len : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (data == MAP_FAILED)
 		return status_fail(STATUS_NO_MEMORY, "no memory for %zu MiB: %s", len >> 20, strerror(errno));
@@ -35,7 +37,7 @@ void memory_unmap(struct kernels *k, void *data, size_t len)
 
 void memory_discard(struct kernels *k, void *data, size_t len)
 {
-	const size_t page = 4096;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	size_t skip = -(uintptr_t)data % page;
 
 	if (len > skip)
@@ -103,8 +105,8 @@ enum status arena_take(struct arena *a, enum dtype dtype, int rank, const int64_
 		if (dim[i] < 0 || __builtin_mul_overflow(len, (size_t)dim[i], &len))
 			return status_fail(STATUS_INTERNAL, "arena: dimension %d is %lld", i, (long long)dim[i]);
 	if (start > a->capacity || len > a->capacity - start)
-		return status_fail(STATUS_NO_MEMORY, "arena: %zu MiB more do not fit: %zu of %zu MiB are in use", len >> 20,
-			a->used >> 20, a->capacity >> 20);
+		return status_fail(STATUS_NO_MEMORY, "arena: %zu MiB more do not fit: %zu of %zu MiB are in use",
+			len >> 20, a->used >> 20, a->capacity >> 20);
 	a->used = start + len;
 	if (a->used > a->peak)
 		a->peak = a->used;

@@ -9,6 +9,14 @@ enum { TEXT_LEN = 1024 };
 
 static _Thread_local char text[TEXT_LEN];
 
+/* Names from files and prompts may hold anything; a message is one line. */
+static void one_line(char *c)
+{
+	for (; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 127)
+			*c = ' ';
+}
+
 enum status status_fail(enum status code, const char *format, ...)
 {
 	char next[TEXT_LEN]; /* the arguments may point into the old text */
@@ -17,6 +25,7 @@ enum status status_fail(enum status code, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(next, sizeof next, format, args);
 	va_end(args);
+	one_line(next);
 	memcpy(text, next, sizeof text);
 	return code;
 }
@@ -32,6 +41,7 @@ enum status status_prefix(enum status code, const char *format, ...)
 	va_end(args);
 	if (len >= 0 && len < TEXT_LEN)
 		snprintf(next + len, sizeof next - (size_t)len, "%s", text);
+	one_line(next);
 	memcpy(text, next, sizeof text);
 	return code;
 }

@@ -8,10 +8,11 @@
 static enum status check_source(const char *op, const struct tensor *t, int rank_min, int rank_max)
 {
 	if (t->rank < rank_min || t->rank > rank_max || !tensor_contiguous(t) || tensor_count(t) < 1)
-		return status_fail(STATUS_INTERNAL, "%s: the source of rank %d is empty, strided or of the wrong rank", op,
-			t->rank);
+		return status_fail(STATUS_INTERNAL, "%s: the source of rank %d is empty, strided or of the wrong rank",
+			op, t->rank);
 	if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16)
-		return status_fail(STATUS_UNSUPPORTED, "holds %s; f32, bf16 and f16 are supported", dtype_name(t->dtype));
+		return status_fail(
+			STATUS_UNSUPPORTED, "holds %s; f32, bf16 and f16 are supported", dtype_name(t->dtype));
 	return STATUS_OK;
 }
 
@@ -150,7 +151,8 @@ enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, st
 	TRY(check_source("pack_conv", source, 4, 4));
 	staging_len = (size_t)tensor_count(source) * dtype_size(k->dtype);
 	if (source->dim[2] != source->dim[3] || (source->dim[2] != 1 && source->dim[2] != 3))
-		return status_fail(STATUS_INTERNAL, "pack_conv: the kernel is %lld x %lld; 1 x 1 and 3 x 3 are supported",
+		return status_fail(STATUS_INTERNAL,
+			"pack_conv: the kernel is %lld x %lld; 1 x 1 and 3 x 3 are supported",
 			(long long)source->dim[2], (long long)source->dim[3]);
 	kernels_use_threads(k);
 	TRY(new_weight(WEIGHT_CONV, source->dim[0], source->dim[1], (int)source->dim[2], &w));

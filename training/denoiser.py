@@ -21,9 +21,9 @@ from model import SHIFT, Fast, new_transformer, sample, sigmas
 from optim import Ema, Muon, decay, save
 
 BATCH, ROWS, LONG_ROWS, LONG_SHARE, EMPTY = 48, 32, 64, 0.15, 0.08
-RATES = dict(muon=0.04, adam=1e-3, text=2e-4, ema=0.995, start=0.3)
+RATES = dict(muon=0.04, adam=1e-3, text=4e-4, ema=0.995, start=0.3)
 DISTIL = dict(muon=0.008, adam=4e-4, text=1e-4, ema=0.98, start=0.0)
-GUIDANCE = 1.5
+GUIDANCE, ASIDE = 1.5, 0.1
 SHOWN = ["a cat face", "汽车", "a guitar", "A RED HEART", "西瓜在紫色背景上", "a book", "请画一只熊猫，粉色背景", "a mushroom on a brown background",
          "Please draw a rocket on a yellow background.", "一条鱼", "tiger face, green background", "bicycle", "一张生日蛋糕的图片，红色背景", "smiling face", "a drawing of an octopus",
          "I want a picture of a sunflower on a light blue background, simple and clean, soft light and smooth round shapes"]
@@ -43,10 +43,10 @@ class Batches:
         return int(self.order.pop())
 
     def next(self):
-        """x0, ids, lengths; captions of 32 rows, or of 64 in a share of the batches."""
+        """x0, ids, lengths, (drawing, colour; -1 for empty prompts); captions of 32 rows, or of 64 in a share of the batches."""
         rng, long = self.rng, self.rng.random() < LONG_SHARE
         rows = LONG_ROWS if long else ROWS
-        x0, ids, lengths = [], [], []
+        x0, ids, lengths, what = [], [], [], []
         while len(x0) < BATCH:
             i = self.pick()
             k = 0 if rng.random() < 0.35 else int(rng.integers(1, self.grounds.shape[1]))
@@ -61,7 +61,8 @@ class Batches:
             ids.append(F.pad(one[0], (0, rows - int(n[0])), value=self.tok.token_to_id("<|endoftext|>")))
             lengths.append(n[0])
             x0.append(self.latents[i, k])
-        return torch.stack(x0).float(), torch.stack(ids), torch.stack(lengths)
+            what.append((i, self.grounds[i, k]) if words else (-1, -1))
+        return torch.stack(x0).float(), torch.stack(ids), torch.stack(lengths), torch.tensor(what)
 
 
 def features(encoder, tok, texts, rows=ROWS):
@@ -105,16 +106,20 @@ def main():
     emoji, stored = data.load_emoji(a.data), torch.load(a.work / "latents.pt")
     assert stored["codes"] == [e.code for e in emoji]
     vae = AutoencoderKL.from_pretrained(a.work / "vae").eval()
-    encoder, transformer = text.new_encoder(tok), new_transformer()
+    encoder, transformer, heads = text.new_encoder(tok), new_transformer(), text.new_heads()
+    want, _ = text.targets(stored["latents"][:, 0])
     trained = lambda e, t: [p for l in e.layers[:-1] for p in l.parameters()] + [e.embed_tokens.weight] + list(t.parameters())
     teacher = None
     if a.distil:
         s = torch.load(a.work / "denoiser.pt")
         for p, v in zip(trained(encoder, transformer), s["ema"]["shadow"]):
             p.data.copy_(v)
+        heads.load_state_dict(s["heads"])
         teacher = copy.deepcopy(encoder).requires_grad_(False), Fast(copy.deepcopy(transformer).requires_grad_(False), compiled=a.compile)
     else:
-        encoder.load_state_dict(torch.load(a.work / "text.pt")["model"])
+        s = torch.load(a.work / "text.pt")
+        encoder.load_state_dict(s["model"])
+        heads.load_state_dict(s["heads"])
     fast = Fast(transformer, compiled=a.compile)
     plain = Fast(transformer)
     wide = [p for n, p in transformer.named_parameters() if p.ndim == 2 and ("attention.to_" in n or "feed_forward" in n)]
@@ -122,26 +127,26 @@ def main():
     rest = [p for p in transformer.parameters() if id(p) not in ids]
     words = [p for l in encoder.layers[:-1] for p in l.parameters()] + [encoder.embed_tokens.weight]
     muon = Muon(wide, rates["muon"])
-    adam = torch.optim.Adam([dict(params=rest, base=rates["adam"]), dict(params=words, base=rates["text"])], betas=(0.9, 0.98), fused=True)
+    adam = torch.optim.Adam([dict(params=rest, base=rates["adam"]), dict(params=words, base=rates["text"]), dict(params=heads.parameters(), base=rates["text"])], betas=(0.9, 0.98), fused=True)
     everything = trained(encoder, transformer)
     ema, step, wall, cpu = Ema(everything, rates["ema"]), 0, 0.0, 0.0
     if ckpt.exists():
         s = torch.load(ckpt)
         step, wall, cpu = s["step"], s["wall"], s["cpu"]
-        for o, k in (encoder, "encoder"), (transformer, "transformer"), (muon, "muon"), (adam, "adam"), (ema, "ema"):
+        for o, k in (encoder, "encoder"), (transformer, "transformer"), (heads, "heads"), (muon, "muon"), (adam, "adam"), (ema, "ema"):
             o.load_state_dict(s[k])
     batches = Batches(emoji, stored, tok, 1000 + step)
     torch.manual_seed(1000 + step)
 
     held = Batches(emoji, stored, tok, 77)
-    held = [held.next() for _ in range(3)]
-    fixed = torch.randn(3, *held[0][0].shape, generator=torch.Generator().manual_seed(9))
+    held = [held.next() for _ in range(1)]
+    fixed = torch.randn(len(held), *held[0][0].shape, generator=torch.Generator().manual_seed(9))
 
     @torch.no_grad()
     def validate():
         """Velocity MSE at the eight sigmas of inference on fixed pictures; at sigma 1 alone."""
         w, losses = plain.weights(), torch.zeros(8)
-        for (x0, i, n), noise in zip(held, fixed):
+        for (x0, i, n, _), noise in zip(held, fixed):
             with torch.autocast("cpu", torch.bfloat16):
                 f = text.encode(encoder, i)
             c = plain.caption(w, f, n)
@@ -159,7 +164,7 @@ def main():
         return line
 
     def keep():
-        save(ckpt, step=step, wall=wall, cpu=cpu, encoder=encoder.state_dict(), transformer=transformer.state_dict(), muon=muon.state_dict(),
+        save(ckpt, step=step, wall=wall, cpu=cpu, encoder=encoder.state_dict(), transformer=transformer.state_dict(), heads=heads.state_dict(), muon=muon.state_dict(),
              adam=adam.state_dict(), ema=ema.state_dict())
 
     empty = text.tokenize(tok, [""], ROWS)
@@ -169,7 +174,7 @@ def main():
         muon.param_groups[0]["lr"] = rates["muon"] * rate
         for g in adam.param_groups:
             g["lr"] = g["base"] * rate
-        x0, i, n = batches.next()
+        x0, i, n, what = batches.next()
         u = (torch.rand(1) + torch.arange(BATCH) / BATCH) % 1  # stratified
         s = SHIFT * u / (1 + (SHIFT - 1) * u)
         noise = torch.randn_like(x0)
@@ -187,21 +192,24 @@ def main():
         with torch.autocast("cpu", torch.bfloat16):
             f = text.encode(encoder, i)
         loss = F.mse_loss(fast.forward(x, 1 - s, fast.caption(w, f, n), w), target)
-        loss.backward()
+        some = what[:, 0] >= 0
+        says, colour = text.read(heads, f[some], n[some])  # the text encoder goes on with what it was taught first
+        aside = F.mse_loss(says, want[what[some, 0]]) + 0.1 * F.cross_entropy(colour, what[some, 1])
+        (loss + ASIDE * aside).backward()
         torch.nn.utils.clip_grad_norm_(rest + words, 1.0)
         muon.step(), adam.step(), ema.update()
-        for p in everything:
+        for p in everything + list(heads.parameters()):
             p.grad = None
         step += 1
         wall, last = wall + time.time() - last, time.time()
         cpu, last_cpu = cpu + time.process_time() - last_cpu, time.process_time()
         mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
         if step % 20 == 0:
-            print(f"step {step} samples {step * BATCH} loss {mean_loss:.4f} rate {rate:.3f} wall {wall:.0f}s cpu {cpu:.0f}s", flush=True)
+            print(f"step {step} samples {step * BATCH} loss {mean_loss:.4f} text {aside.item():.3f} rate {rate:.3f} wall {wall:.0f}s cpu {cpu:.0f}s", flush=True)
         if time.time() - saved > 150:
             keep()
             saved = time.time()
-        if wall - shown > 300 or step == 100:
+        if wall - shown > 600 or step == 100:
             print(f"step {step} {show()}", flush=True)
             shown = wall
     keep()

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 import data
 from optim import save
 
-COLOURED = 4
+COLOURED = 3
 
 
 def main():
@@ -52,7 +52,9 @@ def main():
                 print("channel spread", " ".join(f"{s:.2f}" for s in spread))
     share = torch.tensor([0.35] + [0.65 / COLOURED] * COLOURED)
     mean = float((out.mean((0, 2, 3, 4)) * share).sum())
-    std = float(((out - mean).square().mean((0, 2, 3, 4)) * share).sum().sqrt())
+    # spread about each channel's own mean: a constant is learnt at once and should not take room from what varies
+    inner = out - out.mean((0, 3, 4), keepdim=True).mean(1, keepdim=True)
+    std = float((inner.square().mean((0, 2, 3, 4)) * share).sum().sqrt())
     model.register_to_config(scaling_factor=round(1 / std, 4), shift_factor=round(mean, 4))
     model.save_pretrained(a.work / "vae")
     out = (out - model.config.shift_factor) * model.config.scaling_factor

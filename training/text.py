@@ -64,6 +64,17 @@ def encode(model, ids):
     return h
 
 
+def new_heads():
+    return torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(PARTS)] + [torch.nn.Linear(256, len(data.COLOUR_NAMES))])
+
+
+def read(heads, h, lengths):
+    """What the last five template tokens' states say: components, colour."""
+    at = lengths[:, None] - PARTS + torch.arange(PARTS)
+    tail = F.rms_norm(h.float()[torch.arange(len(h))[:, None], at], (256,))
+    return torch.stack([heads[i](tail[:, i]) for i in range(PARTS)], 1), heads[PARTS](tail[:, -1])
+
+
 def targets(latents):
     """N x PARTS x COMPONENTS: principal components of the four quarters and of the whole; share of variance in the quarters."""
     z = latents.float()
@@ -92,7 +103,7 @@ def main():
     want, kept = targets(torch.load(a.work / "latents.pt")["latents"][:, 0])
     print(f"{COMPONENTS} components a part hold {kept:.1%} of the quarters' variance", flush=True)
     model = new_encoder(tok)
-    heads = torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(PARTS)] + [torch.nn.Linear(256, len(data.COLOUR_NAMES))])
+    heads = new_heads()
     matrices = [p for l in model.layers[:-1] for p in l.parameters() if p.ndim == 2]
     small = [p for l in model.layers[:-1] for p in l.parameters() if p.ndim == 1] + list(heads.parameters())
     muon = Muon(matrices, LR_MUON)
@@ -109,10 +120,7 @@ def main():
         ids, lengths = tokenize(tok, texts)
         with torch.autocast("cpu", torch.bfloat16):
             h = encode(model, ids)
-        at = lengths[:, None] - PARTS + torch.arange(PARTS)
-        tail = h.float()[torch.arange(len(h))[:, None], at]
-        tail = F.rms_norm(tail, (256,))
-        return torch.stack([heads[i](tail[:, i]) for i in range(PARTS)], 1), heads[PARTS](tail[:, -1])
+        return read(heads, h, lengths)
 
     def check():
         r = np.random.default_rng(7)

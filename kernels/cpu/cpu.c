@@ -53,7 +53,8 @@ static enum status cpu_open(struct kernels *k)
 	if (k->dtype == DTYPE_OTHER)
 		k->dtype = has_bf16() ? DTYPE_BF16 : DTYPE_F32;
 	if (k->dtype == DTYPE_BF16 && !has_bf16())
-		return status_fail(STATUS_UNSUPPORTED, "device cpu: this processor has no bf16 arithmetic (AVX512_BF16); use f32");
+		return status_fail(
+			STATUS_UNSUPPORTED, "device cpu: this processor has no bf16 arithmetic (AVX512_BF16); use f32");
 	cpu = calloc(1, sizeof *cpu);
 	if (!cpu)
 		return status_fail(STATUS_NO_MEMORY, "no memory for the cpu backend");
@@ -170,7 +171,8 @@ static void enlarge_row(const struct tensor *x, int64_t row, char *to)
 static enum status conv_enlarged(struct kernels *k, const struct conv *op)
 {
 	const int64_t halo = op->w->kernel / 2, height = op->y.dim[0], columns = op->y.dim[1];
-	const int64_t row_len = columns * op->x.dim[2] * (int64_t)dtype_size(op->x.dtype), most = ((int64_t)32 << 20) / row_len;
+	const int64_t row_len = columns * op->x.dim[2] * (int64_t)dtype_size(op->x.dtype),
+		      most = ((int64_t)32 << 20) / row_len;
 	const int64_t band = most < 8 ? 8 : most < height ? most : height;
 	void *rows;
 

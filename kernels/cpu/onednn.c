@@ -99,7 +99,8 @@ static bool shape_linear(const struct onednn *o, const struct key *key, struct s
 /* [1, channels, h, w] with channels innermost. */
 static desc picture_desc(int64_t h, int64_t w, int64_t channels, dnnl_data_type_t type)
 {
-	return desc_new(4, (int64_t[]){ 1, channels, h, w }, type, (int64_t[]){ h * w * channels, 1, w * channels, channels });
+	return desc_new(
+		4, (int64_t[]){ 1, channels, h, w }, type, (int64_t[]){ h * w * channels, 1, w * channels, channels });
 }
 
 static bool shape_conv(const struct onednn *o, const struct key *key, struct shape *s)
@@ -145,7 +146,8 @@ static dnnl_status_t set_attributes(dnnl_primitive_attr_t attr, const struct key
 }
 
 /* w NULL: the weight's layout is for oneDNN to choose. */
-static dnnl_status_t make_pd(struct onednn *o, const struct key *key, const struct weight *w, dnnl_primitive_desc_t *out)
+static dnnl_status_t make_pd(
+	struct onednn *o, const struct key *key, const struct weight *w, dnnl_primitive_desc_t *out)
 {
 	struct shape s = { .w = weight_desc(o, key, w) };
 	const bool linear = key->kind == WEIGHT_LINEAR;
@@ -176,7 +178,9 @@ out:
 enum status onednn_pack_begin(struct onednn *o, struct kernels *k, struct weight *w)
 {
 	/* a typical size; every other one uses the layout that comes out */
-	struct key key = { .kind = w->kind, .n = w->n, .k = w->k, .kernel = w->kernel, .bias = 1, .y_dtype = DTYPE_F32 };
+	struct key key = {
+		.kind = w->kind, .n = w->n, .k = w->k, .kernel = w->kernel, .bias = 1, .y_dtype = DTYPE_F32
+	};
 	dnnl_primitive_desc_t pd;
 	size_t len;
 
@@ -232,8 +236,8 @@ static dnnl_status_t reorder(struct onednn *o, desc from, const void *from_data,
 }
 
 /* The block's rows are output channels: dimension 1 of a matrix [k, n], dimension 0 of a kernel [n, k, h, w]. */
-enum status onednn_pack_rows(struct onednn *o, struct weight *w, enum dtype dtype, int64_t first, int64_t count,
-	const void *rows)
+enum status onednn_pack_rows(
+	struct onednn *o, struct weight *w, enum dtype dtype, int64_t first, int64_t count, const void *rows)
 {
 	const int64_t kernel = w->kernel, area = kernel * kernel;
 	desc from, to;
@@ -288,8 +292,8 @@ static dnnl_status_t product_init(struct onednn *o, const struct key *key, const
 	};
 	status = dnnl_primitive_create(&p->primitive, pd);
 	for (int i = 0; status == dnnl_success && i < (key->bias ? 5 : 4); i++)
-		status = dnnl_memory_create(parts[i].memory, desc_of(pd, parts[i].what, parts[i].index), o->engine,
-			DNNL_MEMORY_NONE);
+		status = dnnl_memory_create(
+			parts[i].memory, desc_of(pd, parts[i].what, parts[i].index), o->engine, DNNL_MEMORY_NONE);
 	p->scratch_len = desc_len(desc_of(pd, dnnl_query_scratchpad_md, 0));
 	p->key = *key;
 	dnnl_primitive_desc_destroy(pd);
@@ -360,8 +364,8 @@ static dnnl_status_t execute(struct onednn *o, struct product *p, void *x, void 
 	return status;
 }
 
-static enum status run(struct onednn *o, struct kernels *k, const char *op, const struct key *key, const struct weight *w,
-	void *x, const struct weight *bias, void *y)
+static enum status run(struct onednn *o, struct kernels *k, const char *op, const struct key *key,
+	const struct weight *w, void *x, const struct weight *bias, void *y)
 {
 	struct product *p = NULL;
 

@@ -15,14 +15,15 @@ void onednn_close(struct kernels *k, struct onednn *o); /* NULL is allowed */
 bool onednn_has_bf16(void);
 
 enum status onednn_pack_begin(struct onednn *o, struct kernels *k, struct weight *w);
-enum status onednn_pack_rows(struct onednn *o, struct weight *w, enum dtype dtype, int64_t first, int64_t count,
-	const void *rows);
+enum status onednn_pack_rows(
+	struct onednn *o, struct weight *w, enum dtype dtype, int64_t first, int64_t count, const void *rows);
 void onednn_pack_free(struct weight *w);
 
 enum status onednn_linear(struct onednn *o, struct kernels *k, const struct linear *op);
 
 /* A convolution over rows that are there already: x is [h + 2 * halo, w, in] for y [h, w, out], where halo is 0 and
- * zeros are padded above and below, or kernel / 2 and x holds the rows above and below.  op->upsample is not looked at. */
+ * zeros are padded above and below, or kernel / 2 and x holds the rows above and below.  op->upsample is not looked at.
+ */
 enum status onednn_conv(struct onednn *o, struct kernels *k, const struct conv *op, int halo);
 
 #endif

@@ -45,8 +45,8 @@ static inline desc desc_new(int rank, const int64_t *dim, dnnl_data_type_t type,
 
 	dims_widen(rank, dim, dims);
 	dims_widen(strides ? rank : 0, strides, steps);
-	status = strides ? dnnl_memory_desc_init_by_strides(&d, rank, dims, type, steps) :
-			   dnnl_memory_desc_init_by_tag(&d, rank, dims, type, dnnl_format_tag_any);
+	status = strides ? dnnl_memory_desc_init_by_strides(&d, rank, dims, type, steps)
+			 : dnnl_memory_desc_init_by_tag(&d, rank, dims, type, dnnl_format_tag_any);
 	return status == dnnl_success ? desc_copy(&d) : NULL;
 }
 
@@ -70,14 +70,14 @@ static inline const dnnl_memory_desc_t *desc_of(const_dnnl_primitive_desc_t pd, 
 	return dnnl_primitive_desc_query_md(pd, what, index);
 }
 
-static inline dnnl_status_t pd_reorder(dnnl_engine_t engine, const dnnl_memory_desc_t *from,
-	const dnnl_memory_desc_t *to, dnnl_primitive_desc_t *out)
+static inline dnnl_status_t pd_reorder(
+	dnnl_engine_t engine, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to, dnnl_primitive_desc_t *out)
 {
 	return dnnl_reorder_primitive_desc_create(out, from, engine, to, engine, NULL);
 }
 
-static inline dnnl_status_t pd_matmul(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, dnnl_primitive_attr_t attr,
-	dnnl_primitive_desc_t *out)
+static inline dnnl_status_t pd_matmul(
+	dnnl_engine_t engine, desc x, desc w, desc bias, desc y, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
 {
 	dnnl_matmul_desc_t d;
 	dnnl_status_t status = dnnl_matmul_desc_init(&d, x, w, bias, y);
@@ -90,8 +90,8 @@ static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc b
 {
 	const dnnl_dims_t strides = { 1, 1 };
 	dnnl_convolution_desc_t d;
-	dnnl_status_t status = dnnl_convolution_forward_desc_init(&d, dnnl_forward_inference, dnnl_convolution_direct, x, w,
-		bias, y, strides, padding, padding);
+	dnnl_status_t status = dnnl_convolution_forward_desc_init(
+		&d, dnnl_forward_inference, dnnl_convolution_direct, x, w, bias, y, strides, padding, padding);
 
 	return status == dnnl_success ? dnnl_primitive_desc_create(out, &d, attr, engine, NULL) : status;
 }
@@ -106,7 +106,7 @@ static inline dnnl_status_t append_sum(dnnl_post_ops_t ops)
 	return dnnl_post_ops_append_sum(ops, 1.0f);
 }
 
-#else /* oneDNN 3: compiles against its headers as documented; not run yet */
+#else /* oneDNN 3: written from its documentation, neither compiled nor run yet */
 
 typedef dnnl_memory_desc_t desc;
 
@@ -131,8 +131,8 @@ static inline desc desc_new(int rank, const int64_t *dim, dnnl_data_type_t type,
 
 	dims_widen(rank, dim, dims);
 	dims_widen(strides ? rank : 0, strides, steps);
-	status = strides ? dnnl_memory_desc_create_with_strides(&d, rank, dims, type, steps) :
-			   dnnl_memory_desc_create_with_tag(&d, rank, dims, type, dnnl_format_tag_any);
+	status = strides ? dnnl_memory_desc_create_with_strides(&d, rank, dims, type, steps)
+			 : dnnl_memory_desc_create_with_tag(&d, rank, dims, type, dnnl_format_tag_any);
 	return status == dnnl_success ? d : NULL;
 }
 
@@ -156,14 +156,14 @@ static inline const_dnnl_memory_desc_t desc_of(const_dnnl_primitive_desc_t pd, d
 	return dnnl_primitive_desc_query_md(pd, what, index);
 }
 
-static inline dnnl_status_t pd_reorder(dnnl_engine_t engine, const_dnnl_memory_desc_t from, const_dnnl_memory_desc_t to,
-	dnnl_primitive_desc_t *out)
+static inline dnnl_status_t pd_reorder(
+	dnnl_engine_t engine, const_dnnl_memory_desc_t from, const_dnnl_memory_desc_t to, dnnl_primitive_desc_t *out)
 {
 	return dnnl_reorder_primitive_desc_create(out, from, engine, to, engine, NULL);
 }
 
-static inline dnnl_status_t pd_matmul(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, dnnl_primitive_attr_t attr,
-	dnnl_primitive_desc_t *out)
+static inline dnnl_status_t pd_matmul(
+	dnnl_engine_t engine, desc x, desc w, desc bias, desc y, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
 {
 	return dnnl_matmul_primitive_desc_create(out, engine, x, w, bias, y, attr);
 }
@@ -173,8 +173,8 @@ static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc b
 {
 	const dnnl_dims_t strides = { 1, 1 }, dilates = { 0, 0 };
 
-	return dnnl_convolution_forward_primitive_desc_create(out, engine, dnnl_forward_inference, dnnl_convolution_direct,
-		x, w, bias, y, strides, dilates, padding, padding, attr);
+	return dnnl_convolution_forward_primitive_desc_create(out, engine, dnnl_forward_inference,
+		dnnl_convolution_direct, x, w, bias, y, strides, dilates, padding, padding, attr);
 }
 
 static inline dnnl_status_t append_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)

@@ -5,6 +5,9 @@
 #include <immintrin.h>
 
 #pragma GCC target("avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,prefer-vector-width=512")
+#if !defined(__AVX512BF16__)
+#error "this compiler ignores #pragma GCC target; build with gcc"
+#endif
 
 #define SIMD_LEVEL simd_avx512bf16
 #define SIMD_NAME "avx512bf16"

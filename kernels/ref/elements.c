@@ -63,8 +63,8 @@ enum status ref_fill_rows(struct kernels *k, struct tensor row, struct tensor y)
 }
 
 /* Where latents [c, h, w] lie in rows of patches. */
-static void place_in_rows(const struct tensor *latents, int patch, int64_t channel, int64_t y, int64_t x, int64_t *row,
-	int64_t *column)
+static void place_in_rows(
+	const struct tensor *latents, int patch, int64_t channel, int64_t y, int64_t x, int64_t *row, int64_t *column)
 {
 	*row = y / patch * (latents->dim[2] / patch) + x / patch;
 	*column = (y % patch * patch + x % patch) * latents->dim[0] + channel;

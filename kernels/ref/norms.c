@@ -62,8 +62,8 @@ enum status ref_norm_residual(struct kernels *k, const struct norm_residual *op)
 }
 
 /* Mean and 1 / sqrt(variance + eps) of the channels first .. first + count - 1 over the whole picture. */
-static void group_statistics(const struct tensor *x, int64_t first, int64_t count, float eps, double *mean,
-	double *scale)
+static void group_statistics(
+	const struct tensor *x, int64_t first, int64_t count, float eps, double *mean, double *scale)
 {
 	const int64_t places = x->dim[0] * x->dim[1];
 	const struct tensor flat = tensor_view(x->data, x->dtype, 2, (int64_t[]){ places, x->dim[2] });

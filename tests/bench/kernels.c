@@ -90,7 +90,8 @@ static void bench_linear(int64_t n, int64_t in)
 
 		op.x = tensor_new(kernels_dtype(k), 2, (int64_t[]){ rows[i], in });
 		op.y = tensor_new(DTYPE_F32, 2, (int64_t[]){ rows[i], n });
-		snprintf(name, sizeof name, "linear %lld x %lld x %lld", (long long)rows[i], (long long)n, (long long)in);
+		snprintf(name, sizeof name, "linear %lld x %lld x %lld", (long long)rows[i], (long long)n,
+			(long long)in);
 		measure(name, 2.0 * (double)(rows[i] * n * in), "GFLOP/s", run_linear, &op);
 	}
 	weight_free(k, w);
@@ -103,8 +104,8 @@ static enum status run_conv(const void *op)
 
 static void bench_conv(int64_t in, int64_t out, int64_t side, bool upsample)
 {
-	struct tensor source = tensor_view(calloc((size_t)(in * out * 9), sizeof(float)), DTYPE_F32, 4,
-		(int64_t[]){ out, in, 3, 3 });
+	struct tensor source =
+		tensor_view(calloc((size_t)(in * out * 9), sizeof(float)), DTYPE_F32, 4, (int64_t[]){ out, in, 3, 3 });
 	const int64_t y_side = upsample ? 2 * side : side;
 	struct conv op = { .upsample = upsample };
 	struct weight *w;
@@ -168,7 +169,8 @@ static enum status run_swiglu(const void *op)
 {
 	const struct tensor *t = op;
 
-	return kernels_swiglu(k, tensor_slice(t[0], 1, 0, t[1].dim[1]), tensor_slice(t[0], 1, t[1].dim[1], t[1].dim[1]), t[1]);
+	return kernels_swiglu(
+		k, tensor_slice(t[0], 1, 0, t[1].dim[1]), tensor_slice(t[0], 1, t[1].dim[1], t[1].dim[1]), t[1]);
 }
 
 static void bench_rows(int64_t rows)
@@ -181,14 +183,22 @@ static void bench_rows(int64_t rows)
 
 	need(kernels_pack_table(k, &ones, &w)); /* device memory is host memory on the devices there are */
 	measure("norm 1088 x 3840", 1e-6 * (double)(rows * 3840) * 1e6, "G values/s", run_norm,
-		&(struct norm){ .rms = true, .x = x, .weight = w, .scale = ones.data, .eps = 1e-5f,
+		&(struct norm){ .rms = true,
+			.x = x,
+			.weight = w,
+			.scale = ones.data,
+			.eps = 1e-5f,
 			.y = tensor_new(dtype, 2, dim) });
 	measure("norm_residual 1088 x 3840", (double)(rows * 3840), "G values/s", run_norm_residual,
-		&(struct norm_residual){ .x = tensor_new(DTYPE_F32, 2, dim), .weight = w, .gate = ones.data, .eps = 1e-5f,
+		&(struct norm_residual){ .x = tensor_new(DTYPE_F32, 2, dim),
+			.weight = w,
+			.gate = ones.data,
+			.eps = 1e-5f,
 			.stream = x });
 	weight_free(k, w);
 	measure("qk_rope 1088 x 30 x 128", (double)(rows * 3840), "G values/s", run_rope,
-		&(struct qk_rope){ .x = tensor_new(dtype, 3, (int64_t[]){ rows, 30, 128 }), .interleaved = true,
+		&(struct qk_rope){ .x = tensor_new(dtype, 3, (int64_t[]){ rows, 30, 128 }),
+			.interleaved = true,
 			.table = tensor_new(DTYPE_F32, 3, (int64_t[]){ rows, 64, 2 }) });
 	halves[0] = tensor_new(dtype, 2, (int64_t[]){ rows, 20480 });
 	halves[1] = tensor_new(dtype, 2, (int64_t[]){ rows, 10240 });
@@ -203,10 +213,16 @@ static void bench_group_norm(int64_t side, int64_t channels)
 	char name[64];
 
 	need(kernels_pack_table(k, &ones, &w));
-	snprintf(name, sizeof name, "group_norm %lld x %lld x %lld", (long long)side, (long long)side, (long long)channels);
+	snprintf(name, sizeof name, "group_norm %lld x %lld x %lld", (long long)side, (long long)side,
+		(long long)channels);
 	measure(name, (double)(side * side * channels), "G values/s", run_group_norm,
-		&(struct group_norm){ .x = tensor_new(DTYPE_F32, 3, dim), .groups = 32, .weight = w, .bias = w, .eps = 1e-6f,
-			.silu = true, .y = tensor_new(kernels_dtype(k), 3, dim) });
+		&(struct group_norm){ .x = tensor_new(DTYPE_F32, 3, dim),
+			.groups = 32,
+			.weight = w,
+			.bias = w,
+			.eps = 1e-6f,
+			.silu = true,
+			.y = tensor_new(kernels_dtype(k), 3, dim) });
 	weight_free(k, w);
 }
 

@@ -155,7 +155,8 @@ static void check_open_objects(void)
 	fetch(c, 2, &o);
 	cache_open(folder, 0, &other);
 	CHECK("open elsewhere: not removed", cache_remove(other, key) == EBUSY);
-	CHECK("open elsewhere: not shrunk away", cache_shrink(other, 0, &removed) == 0 && removed == 0 && cache_has(c, key));
+	CHECK("open elsewhere: not shrunk away",
+		cache_shrink(other, 0, &removed) == 0 && removed == 0 && cache_has(c, key));
 	CHECK("two readers", fetch(other, 2, &second) == 0);
 	cache_release(&o);
 	CHECK("the last reader counts", cache_remove(c, key) == EBUSY);
@@ -187,8 +188,16 @@ static void check_damage(void)
 		const char *name;
 		off_t at, size;
 	} cases[] = {
-		{ "first byte", 0, -1 }, { "last byte", 1006, -1 }, { "magic", 1007, -1 }, { "length", 1016, -1 }, { "checksum", 1038, -1 },
-		{ "empty", 0, 0 }, { "cut", 0, 500 }, { "a byte short", 0, 1038 }, { "a byte long", 0, 1040 }, { "tiny", 0, 31 },
+		{ "first byte", 0, -1 },
+		{ "last byte", 1006, -1 },
+		{ "magic", 1007, -1 },
+		{ "length", 1016, -1 },
+		{ "checksum", 1038, -1 },
+		{ "empty", 0, 0 },
+		{ "cut", 0, 500 },
+		{ "a byte short", 0, 1038 },
+		{ "a byte long", 0, 1040 },
+		{ "tiny", 0, 31 },
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -198,13 +207,14 @@ static void check_damage(void)
 		put(c, 1);
 		put(c, 2);
 		damage(1, cases[i].at, cases[i].size);
-		check_case(fetch(c, 1, NULL) == ENOENT && access(object_path(1, ""), F_OK) != 0, NULL, "damage is found: %s", cases[i].name);
+		check_case(fetch(c, 1, NULL) == ENOENT && access(object_path(1, ""), F_OK) != 0, NULL,
+			"damage is found: %s", cases[i].name);
 		check_case(put(c, 1) == 0 && fetch(c, 1, NULL) == 0, NULL, "and healed: %s", cases[i].name);
 		damage(1, cases[i].at, cases[i].size);
 		check_case(put(c, 1) == 0 && fetch(c, 1, NULL) == 0, NULL, "put replaces it: %s", cases[i].name);
 		damage(1, cases[i].at, cases[i].size);
-		check_case(cache_verify(c, &checked, &damaged) == 0 && checked == 2 && damaged == 1 && fetch(c, 1, NULL) == ENOENT &&
-				   fetch(c, 2, NULL) == 0,
+		check_case(cache_verify(c, &checked, &damaged) == 0 && checked == 2 && damaged == 1 &&
+				   fetch(c, 1, NULL) == ENOENT && fetch(c, 2, NULL) == 0,
 			NULL, "verify removes it: %s", cases[i].name);
 		cache_close(c);
 	}
@@ -231,14 +241,16 @@ static void check_order(void)
 	}
 	cache_verify(c, &checked, &damaged);
 	key_of(5, key);
-	CHECK("list: last used first, verifying is no use",
-		cache_list(c, &list, &count) == 0 && count == 6 && strcmp(list[0].key, key) == 0 && list[0].used_ns == 1005000000000ll);
+	CHECK("list: last used first, verifying is no use", cache_list(c, &list, &count) == 0 && count == 6 &&
+								    strcmp(list[0].key, key) == 0 &&
+								    list[0].used_ns == 1005000000000ll);
 	free(list);
 	fetch(c, 0, NULL);
 	key_of(1, key);
 	cache_pin(c, key, true);
-	CHECK("shrink: the least recently used go", cache_shrink(c, 3500, &removed) == 0 && removed == 3 && fetch(c, 0, NULL) == 0 &&
-							    fetch(c, 1, NULL) == 0 && fetch(c, 2, NULL) == ENOENT && fetch(c, 5, NULL) == 0);
+	CHECK("shrink: the least recently used go", cache_shrink(c, 3500, &removed) == 0 && removed == 3 &&
+							    fetch(c, 0, NULL) == 0 && fetch(c, 1, NULL) == 0 &&
+							    fetch(c, 2, NULL) == ENOENT && fetch(c, 5, NULL) == 0);
 	CHECK("shrink: pinned ones stay", cache_shrink(c, 0, &removed) == 0 && removed == 2 && fetch(c, 1, NULL) == 0);
 	cache_close(c);
 }
@@ -255,7 +267,8 @@ static void check_limit(void)
 		under &= cache_stat(c, &st) == 0 && st.bytes <= 5000;
 	}
 	CHECK("limit: kept all the time", under && st.objects >= 3);
-	CHECK("limit: the newest are there", fetch(c, 29, NULL) == 0 && fetch(c, 28, NULL) == 0 && fetch(c, 0, NULL) == ENOENT);
+	CHECK("limit: the newest are there",
+		fetch(c, 29, NULL) == 0 && fetch(c, 28, NULL) == 0 && fetch(c, 0, NULL) == ENOENT);
 	cache_close(c);
 }
 
@@ -270,7 +283,8 @@ static void check_format(void)
 	f = fopen(path, "w");
 	fputs("2\n", f);
 	fclose(f);
-	CHECK("a newer format is refused", cache_open(folder, 0, &c) == EPROTONOSUPPORT && strstr(cache_text(), "newer"));
+	CHECK("a newer format is refused",
+		cache_open(folder, 0, &c) == EPROTONOSUPPORT && strstr(cache_text(), "newer"));
 	f = fopen(path, "w");
 	fputs("what\n", f);
 	fclose(f);
@@ -371,14 +385,15 @@ static void check_kills(void)
 	pid_t child;
 	int left = 0;
 
+	put(c, 1); /* on a slow disk none of the others may get that far */
 	fflush(stdout);
-	for (int round = 0; round < 20; round++) {
+	for (unsigned round = 0; round < 20; round++) {
 		child = fork();
 		if (child == 0) {
-			for (unsigned n = (unsigned)round * 1000;; n++)
+			for (unsigned n = round * 1000;; n++)
 				put(c, n % 2000);
 		}
-		usleep(3000 + 700 * round);
+		usleep(2000 * (round + 1));
 		kill(child, SIGKILL);
 		waitpid(child, NULL, 0);
 		left += count_files("tmp");
@@ -434,7 +449,8 @@ static void check_full_disk(void)
 		CHECK("a full disk: nothing is left behind", count_files("tmp") == 0 && !cache_has(c, key));
 		CHECK("a full disk: what was there is whole", cache_verify(c, &(uint64_t){ 0 }, &(uint64_t){ 0 }) == 0);
 		key_of(0, key);
-		CHECK("a full disk: room helps", cache_remove(c, key) == 0 && cache_put(c, key, data, 1000, "x", 1) == 0);
+		CHECK("a full disk: room helps",
+			cache_remove(c, key) == 0 && cache_put(c, key, data, 1000, "x", 1) == 0);
 		cache_close(c);
 	}
 	umount(folder);

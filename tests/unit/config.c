@@ -44,9 +44,11 @@ static void check_defaults(void)
 	CHECK("store under XDG_DATA_HOME", strcmp(c.store, path) == 0);
 	snprintf(path, sizeof path, "%s/.cache/promptfs", folder);
 	CHECK("cache under HOME when XDG_CACHE_HOME is relative", strcmp(c.cache, path) == 0);
-	CHECK("the model that ships", config_find_model(&c, NULL) && strcmp(config_find_model(&c, "")->name, "pocket") == 0);
+	CHECK("the model that ships",
+		config_find_model(&c, NULL) && strcmp(config_find_model(&c, "")->name, "pocket") == 0);
 	CHECK("no other model", !config_find_model(&c, "other"));
-	CHECK("limits", c.queue_limit == 256 && c.width_limit == 4096 && c.cache_limit == 20ull << 30 && c.memory_limit == 0);
+	CHECK("limits",
+		c.queue_limit == 256 && c.width_limit == 4096 && c.cache_limit == 20ull << 30 && c.memory_limit == 0);
 	config_free(&c);
 }
 
@@ -70,16 +72,21 @@ static void check_full(void)
 	CHECK("default model", m && strcmp(m->name, "zit") == 0 && c.n_models == 3);
 	snprintf(path, sizeof path, "%s/models/zit", folder);
 	CHECK("a path starts at the file's folder", m && strcmp(m->path, path) == 0);
-	CHECK("model's own values", m && strcmp(m->device, "cuda:1") == 0 && strcmp(m->dtype, "bf16") == 0 && m->preload && m->instances == 2);
-	CHECK("model's defaults", m && m->defaults.width == 1024 && m->defaults.height == 512 && m->defaults.steps == 9 &&
-					  m->defaults.has_cfg && strcmp(m->defaults.negative, "blurry") == 0);
+	CHECK("model's own values", m && strcmp(m->device, "cuda:1") == 0 && strcmp(m->dtype, "bf16") == 0 &&
+					    m->preload && m->instances == 2);
+	CHECK("model's defaults", m && m->defaults.width == 1024 && m->defaults.height == 512 &&
+					  m->defaults.steps == 9 && m->defaults.has_cfg &&
+					  strcmp(m->defaults.negative, "blurry") == 0);
 	CHECK("the model that ships comes last", strcmp(c.models[2].name, "pocket") == 0);
-	CHECK("limits of the file", c.queue_limit == 3 && c.memory_limit == 14ull << 30 && c.cache_limit == 20000000000ull &&
-					    c.width_limit == 2048 && c.height_limit == 1024);
+	CHECK("limits of the file", c.queue_limit == 3 && c.memory_limit == 14ull << 30 &&
+					    c.cache_limit == 20000000000ull && c.width_limit == 2048 &&
+					    c.height_limit == 1024);
 	snprintf(path, sizeof path, "%s/loras", folder);
 	CHECK("home directory", strcmp(c.loras, path) == 0);
-	CHECK("threads and log", c.threads == 2 && strcmp(c.log_level, "debug") == 0 && strcmp(c.log_file, "/tmp/log") == 0);
-	CHECK("size limit", config_check_size(&c, 2048, 1024) == STATUS_OK && config_check_size(&c, 1024, 1025) == STATUS_INVALID);
+	CHECK("threads and log",
+		c.threads == 2 && strcmp(c.log_level, "debug") == 0 && strcmp(c.log_file, "/tmp/log") == 0);
+	CHECK("size limit",
+		config_check_size(&c, 2048, 1024) == STATUS_OK && config_check_size(&c, 1024, 1025) == STATUS_INVALID);
 	config_free(&c);
 }
 
@@ -90,28 +97,35 @@ static void check_order(void)
 	setenv("PROMPTFS_THREADS", "5", 1);
 	CHECK("a variable wins over the file", load("threads: 2", NULL, NULL, NULL, &c) == STATUS_OK && c.threads == 5);
 	config_free(&c);
-	CHECK("an option wins over both", load("threads: 2", "--threads", "7", NULL, &c) == STATUS_OK && c.threads == 7);
+	CHECK("an option wins over both",
+		load("threads: 2", "--threads", "7", NULL, &c) == STATUS_OK && c.threads == 7);
 	config_free(&c);
-	CHECK("option with =", load("", "--device=ref", "--log=info", NULL, &c) == STATUS_OK && strcmp(c.device, "ref") == 0);
+	CHECK("option with =",
+		load("", "--device=ref", "--log=info", NULL, &c) == STATUS_OK && strcmp(c.device, "ref") == 0);
 	config_free(&c);
 	setenv("PROMPTFS_THREADS", "x", 1);
-	CHECK("a wrong variable is named", load("", NULL, NULL, NULL, &c) == STATUS_INVALID && strstr(status_text(), "PROMPTFS_THREADS"));
+	CHECK("a wrong variable is named",
+		load("", NULL, NULL, NULL, &c) == STATUS_INVALID && strstr(status_text(), "PROMPTFS_THREADS"));
 	unsetenv("PROMPTFS_THREADS");
 }
 
 static void check_arguments(void)
 {
 	struct config c;
-	char *argv[] = { (char *)"promptfs", (char *)"generate", (char *)"--steps", (char *)"4", (char *)"--threads", (char *)"1",
-		(char *)"a", (char *)"--", (char *)"--device", NULL };
+	char *argv[] = { (char *)"promptfs", (char *)"generate", (char *)"--steps", (char *)"4", (char *)"--threads",
+		(char *)"1", (char *)"a", (char *)"--", (char *)"--device", NULL };
 	int argc = 9;
 
-	CHECK("other words stay in order", config_load(&argc, argv, &c) == STATUS_OK && argc == 7 && strcmp(argv[2], "--steps") == 0 &&
-						   strcmp(argv[4], "a") == 0 && strcmp(argv[6], "--device") == 0 && !argv[7]);
+	CHECK("other words stay in order", config_load(&argc, argv, &c) == STATUS_OK && argc == 7 &&
+						   strcmp(argv[2], "--steps") == 0 && strcmp(argv[4], "a") == 0 &&
+						   strcmp(argv[6], "--device") == 0 && !argv[7]);
 	config_free(&c);
-	CHECK("an option without value", load("", "--device", NULL, NULL, &c) == STATUS_INVALID && strstr(status_text(), "--device"));
-	CHECK("a wrong option", load("", "--dtype", "f31", NULL, &c) == STATUS_INVALID && strstr(status_text(), "--dtype"));
-	CHECK("a missing file", setenv("PROMPTFS_CONFIG", "/nonexistent.yaml", 1) == 0 && config_load(&argc, argv, &c) == STATUS_IO &&
+	CHECK("an option without value",
+		load("", "--device", NULL, NULL, &c) == STATUS_INVALID && strstr(status_text(), "--device"));
+	CHECK("a wrong option",
+		load("", "--dtype", "f31", NULL, &c) == STATUS_INVALID && strstr(status_text(), "--dtype"));
+	CHECK("a missing file", setenv("PROMPTFS_CONFIG", "/nonexistent.yaml", 1) == 0 &&
+					config_load(&argc, argv, &c) == STATUS_IO &&
 					strstr(status_text(), "/nonexistent.yaml"));
 	unsetenv("PROMPTFS_CONFIG");
 }
@@ -123,15 +137,19 @@ static void check_models(void)
 
 	snprintf(dir, sizeof dir, "%s/zit/", folder);
 	mkdir(dir, 0755);
-	CHECK("--model with a folder", load("", "--model", dir, NULL, &c) == STATUS_OK && strcmp(config_find_model(&c, "")->name, "zit") == 0 &&
+	CHECK("--model with a folder", load("", "--model", dir, NULL, &c) == STATUS_OK &&
+					       strcmp(config_find_model(&c, "")->name, "zit") == 0 &&
 					       strncmp(config_find_model(&c, "")->path, folder, strlen(folder)) == 0);
 	config_free(&c);
 	CHECK("--model with a folder whose name is taken",
-		load(full, "--model", dir, NULL, &c) == STATUS_OK && strcmp(config_find_model(&c, "")->name, "zit-2") == 0);
+		load(full, "--model", dir, NULL, &c) == STATUS_OK &&
+			strcmp(config_find_model(&c, "")->name, "zit-2") == 0);
 	config_free(&c);
-	CHECK("--model with a name", load(full, "--model", "other", NULL, &c) == STATUS_OK && strcmp(config_find_model(&c, "")->path, "/models/other") == 0);
+	CHECK("--model with a name", load(full, "--model", "other", NULL, &c) == STATUS_OK &&
+					     strcmp(config_find_model(&c, "")->path, "/models/other") == 0);
 	config_free(&c);
-	CHECK("--model with an unknown name", load(full, "--model", "nope", NULL, &c) == STATUS_NO_MODEL && strstr(status_text(), "nope"));
+	CHECK("--model with an unknown name",
+		load(full, "--model", "nope", NULL, &c) == STATUS_NO_MODEL && strstr(status_text(), "nope"));
 }
 
 static const struct {
@@ -184,8 +202,20 @@ static void check_bytes(void)
 		const char *text;
 		int64_t bytes; /* -1: refused */
 	} cases[] = {
-		{ "0", 0 }, { "1048576", 1 << 20 }, { "5B", 5 }, { "2K", 2048 }, { "2kB", 2000 }, { "3 MiB", 3 << 20 }, { "1T", 1ll << 40 },
-		{ "", -1 }, { "-1", -1 }, { "1.5G", -1 }, { "G", -1 }, { "1GiBs", -1 }, { "1X", -1 }, { "9999999999999999999", -1 },
+		{ "0", 0 },
+		{ "1048576", 1 << 20 },
+		{ "5B", 5 },
+		{ "2K", 2048 },
+		{ "2kB", 2000 },
+		{ "3 MiB", 3 << 20 },
+		{ "1T", 1ll << 40 },
+		{ "", -1 },
+		{ "-1", -1 },
+		{ "1.5G", -1 },
+		{ "G", -1 },
+		{ "1GiBs", -1 },
+		{ "1X", -1 },
+		{ "9999999999999999999", -1 },
 		{ "9000PiB", -1 },
 	};
 
@@ -193,8 +223,8 @@ static void check_bytes(void)
 		uint64_t bytes = 77;
 		bool good = config_read_bytes(cases[i].text, &bytes);
 
-		check_case(cases[i].bytes < 0 ? !good && bytes == 77 : good && bytes == (uint64_t)cases[i].bytes, NULL, "bytes: '%s'",
-			cases[i].text);
+		check_case(cases[i].bytes < 0 ? !good && bytes == 77 : good && bytes == (uint64_t)cases[i].bytes, NULL,
+			"bytes: '%s'", cases[i].text);
 	}
 }
 

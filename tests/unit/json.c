@@ -66,7 +66,8 @@ static void check_wrong_values(void)
 		"f: l must be a list of 1 to 4 integers from 1 to 3, not [1,\"2\"]");
 	check_text(json_need_ints(o, "f", "e", 1, 3, 4, list, &count),
 		"f: e must be a list of 1 to 4 integers from 1 to 3, not []");
-	CHECK("failures leave the results alone", i == 3 && n == 3 && b && !strcmp(s, "before") && !list[0] && count == 9);
+	CHECK("failures leave the results alone",
+		i == 3 && n == 3 && b && !strcmp(s, "before") && !list[0] && count == 9);
 	json_decref(o);
 }
 
@@ -82,7 +83,7 @@ static void check_refused(const char *text, size_t len, const char *word)
 
 static void check_syntax(void)
 {
-	static char deep[20002];
+	static char deep[20002], wide[10 << 20];
 
 	check_refused("[1]", 3, "not a JSON object");
 	check_refused("{\"a\":1,\"a\":2}", 13, "duplicate");
@@ -96,6 +97,9 @@ static void check_syntax(void)
 	memset(deep, '[', 10000);
 	memset(deep + 10000, ']', 10000);
 	check_refused(deep, 20000, "depth");
+	for (size_t i = 0; i < sizeof wide; i++)
+		wide[i] = "[],"[i % 3];
+	check_refused(wide, sizeof wide, "values");
 }
 
 static void check_files(void)

@@ -51,7 +51,7 @@ static struct cage cage_copy(const struct cage *from, int64_t gap)
 	struct cage c = cage_new(from->t.dtype, from->t.rank, from->t.dim, gap);
 
 	EACH(&c.t, i, j, l)
-		value_set(&c.t, i, j, l, value_at(&from->t, i, j, l));
+	value_set(&c.t, i, j, l, value_at(&from->t, i, j, l));
 	return c;
 }
 
@@ -91,8 +91,8 @@ static void test_linear(const struct pair *p, const struct linear_case *c)
 		status = kernels_linear(p->k, &op);
 	check_near(&wanted, &got, tolerance(c->y_dtype, 1e-7 * (double)c->k + 1e-6), status,
 		label(p, "linear %lld x %lld x %lld gap %lld y %s bias %d sum %d activation %d", (long long)c->m,
-			(long long)c->n, (long long)c->k, (long long)c->gap, dtype_name(c->y_dtype), c->bias, c->accumulate,
-			c->activation));
+			(long long)c->n, (long long)c->k, (long long)c->gap, dtype_name(c->y_dtype), c->bias,
+			c->accumulate, c->activation));
 	weight_free(p->k, w);
 	weight_free(p->ref, w_ref);
 	weight_free(p->k, bias);
@@ -131,7 +131,8 @@ static void test_linears(const struct pair *p)
 		test_linear(p, &cases[i]);
 }
 
-/* Parts of every dtype, with borders inside and on a block of packing, equal one matrix; other m use the same weight. */
+/* Parts of every dtype, with borders inside and on a block of packing, equal one matrix; other m use the same weight.
+ */
 static void test_parts(const struct pair *p)
 {
 	static const int64_t sizes[] = { 700, 3, PACK_ROWS - 703, PACK_ROWS, 37 };
@@ -146,7 +147,7 @@ static void test_parts(const struct pair *p)
 	cage_free(&f32);
 	f32 = cage_new(DTYPE_F32, 2, whole.t.dim, 0);
 	EACH(&whole.t, i, j, l)
-		value_set(&f32.t, i, j, l, value_at(&whole.t, i, j, l));
+	value_set(&f32.t, i, j, l, value_at(&whole.t, i, j, l));
 	for (int i = 0; i < PARTS; at += sizes[i++])
 		parts[i] = tensor_slice(i % 2 ? f32.t : whole.t, 0, at, sizes[i]);
 	status = kernels_pack_linear(p->k, PARTS, parts, &w);
@@ -154,11 +155,13 @@ static void test_parts(const struct pair *p)
 		status = kernels_pack_linear(p->ref, 1, &f32.t, &w_ref);
 	for (int64_t m = 1; status == STATUS_OK && m <= 65; m += 32) {
 		struct cage x = cage_random(p->k->dtype, 2, (int64_t[]){ m, K }, 0, 1, 10);
-		struct cage wanted = cage_new(DTYPE_F32, 2, (int64_t[]){ m, N }, 0), got = cage_new(DTYPE_F32, 2, wanted.t.dim, 0);
+		struct cage wanted = cage_new(DTYPE_F32, 2, (int64_t[]){ m, N }, 0),
+			    got = cage_new(DTYPE_F32, 2, wanted.t.dim, 0);
 
 		kernels_linear(p->ref, &(struct linear){ .x = x.t, .w = w_ref, .y = wanted.t });
 		status = kernels_linear(p->k, &(struct linear){ .x = x.t, .w = w, .y = got.t });
-		check_near(&wanted, &got, tolerance(DTYPE_F32, 1e-5), status, label(p, "joined parts, %lld rows", (long long)m));
+		check_near(&wanted, &got, tolerance(DTYPE_F32, 1e-5), status,
+			label(p, "joined parts, %lld rows", (long long)m));
 		cage_free(&x);
 		cage_free(&wanted);
 		cage_free(&got);
@@ -183,8 +186,7 @@ static void test_conv(const struct pair *p, const struct conv_case *c)
 	const int64_t factor = c->upsample ? 2 : 1;
 	struct cage x = cage_random(dtype, 3, (int64_t[]){ c->h, c->w, c->in }, 0, 1, 1);
 	struct cage source = cage_random(dtype, 2, (int64_t[]){ c->out, c->in * c->kernel * c->kernel }, 0, 1, 2);
-	struct tensor kernel =
-		tensor_view(source.t.data, dtype, 4, (int64_t[]){ c->out, c->in, c->kernel, c->kernel });
+	struct tensor kernel = tensor_view(source.t.data, dtype, 4, (int64_t[]){ c->out, c->in, c->kernel, c->kernel });
 	struct cage wanted = cage_random(c->y_dtype, 3, (int64_t[]){ c->h * factor, c->w * factor, c->out }, 0, 1, 3);
 	struct cage got = c->accumulate ? cage_copy(&wanted, 0) : cage_new(c->y_dtype, 3, wanted.t.dim, 0);
 	struct weight *w = NULL, *w_ref = NULL, *bias = NULL, *bias_ref = NULL;
@@ -207,8 +209,8 @@ static void test_conv(const struct pair *p, const struct conv_case *c)
 		status = kernels_conv(p->k, &op);
 	check_near(&wanted, &got, tolerance(c->y_dtype, 1e-7 * (double)(c->in * c->kernel * c->kernel) + 1e-6), status,
 		label(p, "conv %lld x %lld, %lld to %lld, kernel %d, upsample %d bias %d sum %d y %s", (long long)c->h,
-			(long long)c->w, (long long)c->in, (long long)c->out, c->kernel, c->upsample, c->bias, c->accumulate,
-			dtype_name(c->y_dtype)));
+			(long long)c->w, (long long)c->in, (long long)c->out, c->kernel, c->upsample, c->bias,
+			c->accumulate, dtype_name(c->y_dtype)));
 	weight_free(p->k, w);
 	weight_free(p->ref, w_ref);
 	weight_free(p->k, bias);
@@ -293,8 +295,8 @@ static void test_attentions(const struct pair *p)
 		{ 96, 96, 4, 4, 64, 0, 0.125f, 1, false },
 		{ 65, 129, 2, 2, 128, 256, 0.088f, 1, false },
 		{ 40, 300, 1, 1, 512, 0, 0.044f, 1, false },
-		{ 9, 40, 2, 2, 32, 0, 0.2f, 16, false },  /* scores near +-300: one key takes nearly all */
-		{ 9, 40, 2, 2, 32, 0, 0, 1, false },      /* every key the same */
+		{ 9, 40, 2, 2, 32, 0, 0.2f, 16, false }, /* scores near +-300: one key takes nearly all */
+		{ 9, 40, 2, 2, 32, 0, 0, 1, false },     /* every key the same */
 		{ 9, 40, 2, 2, 32, 0, -0.2f, 1, false },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -356,7 +358,8 @@ static void test_norms(const struct pair *p)
 	test_norm(p, 3, 64, 0, DTYPE_F32, DTYPE_F32, 1, 0);
 }
 
-static void test_norm_residual(const struct pair *p, int64_t rows, int64_t dim, int64_t gap, enum dtype x_dtype, bool gated)
+static void test_norm_residual(
+	const struct pair *p, int64_t rows, int64_t dim, int64_t gap, enum dtype x_dtype, bool gated)
 {
 	struct cage x = cage_random(x_dtype, 2, (int64_t[]){ rows, dim }, gap, 1, 1);
 	struct cage gate = cage_random(DTYPE_F32, 1, &dim, 0, 1, 2);
@@ -373,8 +376,8 @@ static void test_norm_residual(const struct pair *p, int64_t rows, int64_t dim, 
 	op.stream = got.t;
 	status = kernels_norm_residual(p->k, &op);
 	check_near(&wanted, &got, tolerance(DTYPE_F32, 2e-6), status,
-		label(p, "norm_residual %lld x %lld gap %lld x %s gate %d", (long long)rows, (long long)dim, (long long)gap,
-			dtype_name(x_dtype), gated));
+		label(p, "norm_residual %lld x %lld gap %lld x %s gate %d", (long long)rows, (long long)dim,
+			(long long)gap, dtype_name(x_dtype), gated));
 	weight_free(p->k, w);
 	weight_free(p->ref, w_ref);
 	cage_free(&x);
@@ -383,8 +386,8 @@ static void test_norm_residual(const struct pair *p, int64_t rows, int64_t dim, 
 	cage_free(&got);
 }
 
-static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t channels, int groups, enum dtype x_dtype,
-	enum dtype y_dtype, bool silu, float mean)
+static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t channels, int groups,
+	enum dtype x_dtype, enum dtype y_dtype, bool silu, float mean)
 {
 	struct cage x = cage_random(x_dtype, 3, (int64_t[]){ h, w, channels }, 0, 1, 1);
 	struct cage wanted = cage_new(y_dtype, 3, x.t.dim, 0), got = cage_new(y_dtype, 3, x.t.dim, 0);
@@ -393,7 +396,7 @@ static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t 
 	enum status status;
 
 	EACH(&x.t, i, j, l)
-		value_set(&x.t, i, j, l, value_at(&x.t, i, j, l) + mean);
+	value_set(&x.t, i, j, l, value_at(&x.t, i, j, l) + mean);
 	pack_tables(p, channels, 5, &t[0], &t[1]);
 	pack_tables(p, channels, 6, &t[2], &t[3]);
 	op.x = x.t;
@@ -406,8 +409,9 @@ static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t 
 	op.y = got.t;
 	status = kernels_group_norm(p->k, &op);
 	check_near(&wanted, &got, tolerance(y_dtype, 3e-6 + 2e-7 * fabs((double)mean)), status,
-		label(p, "group_norm %lld x %lld x %lld, %d groups, %s to %s, silu %d, mean %g", (long long)h, (long long)w,
-			(long long)channels, groups, dtype_name(x_dtype), dtype_name(y_dtype), silu, (double)mean));
+		label(p, "group_norm %lld x %lld x %lld, %d groups, %s to %s, silu %d, mean %g", (long long)h,
+			(long long)w, (long long)channels, groups, dtype_name(x_dtype), dtype_name(y_dtype), silu,
+			(double)mean));
 	if (x_dtype == y_dtype) {
 		op.x = op.y = x.t;
 		status = kernels_group_norm(p->k, &op);
@@ -438,8 +442,8 @@ static void test_rope(const struct pair *p, int64_t rows, int64_t heads, int64_t
 	op.x = got.t;
 	status = kernels_qk_rope(p->k, &op);
 	check_near(&wanted, &got, tolerance(p->k->dtype, 1e-6), status,
-		label(p, "qk_rope %lld x %lld x %lld gap %lld, norm %d interleaved %d", (long long)rows, (long long)heads,
-			(long long)head_dim, (long long)gap, weighted, interleaved));
+		label(p, "qk_rope %lld x %lld x %lld gap %lld, norm %d interleaved %d", (long long)rows,
+			(long long)heads, (long long)head_dim, (long long)gap, weighted, interleaved));
 	weight_free(p->k, w);
 	weight_free(p->ref, w_ref);
 	cage_free(&wanted);
@@ -473,8 +477,8 @@ static void test_norms_and_positions(const struct pair *p)
 
 /* ---- elements ---------------------------------------------------------------------------------------------------- */
 
-static void test_swiglu(const struct pair *p, int64_t rows, int64_t dim, int64_t gap, const enum dtype dtypes[3],
-	float size)
+static void test_swiglu(
+	const struct pair *p, int64_t rows, int64_t dim, int64_t gap, const enum dtype dtypes[3], float size)
 {
 	struct cage gate = cage_random(dtypes[0], 2, (int64_t[]){ rows, dim }, gap, size, 1);
 	struct cage up = cage_random(dtypes[1], 2, gate.t.dim, gap, 1, 2);
@@ -484,8 +488,9 @@ static void test_swiglu(const struct pair *p, int64_t rows, int64_t dim, int64_t
 	kernels_swiglu(p->ref, gate.t, up.t, wanted.t);
 	status = kernels_swiglu(p->k, gate.t, up.t, got.t);
 	check_near(&wanted, &got, tolerance(dtypes[2], 1e-30), status,
-		label(p, "swiglu %lld x %lld gap %lld %s %s %s size %g", (long long)rows, (long long)dim, (long long)gap,
-			dtype_name(dtypes[0]), dtype_name(dtypes[1]), dtype_name(dtypes[2]), (double)size));
+		label(p, "swiglu %lld x %lld gap %lld %s %s %s size %g", (long long)rows, (long long)dim,
+			(long long)gap, dtype_name(dtypes[0]), dtype_name(dtypes[1]), dtype_name(dtypes[2]),
+			(double)size));
 	if (dtypes[0] == dtypes[2]) {
 		status = kernels_swiglu(p->k, gate.t, up.t, gate.t);
 		check_near(&got, &gate, (struct tolerance){ 0, 0, 0 }, status, label(p, "swiglu in place"));
@@ -508,8 +513,8 @@ static void test_unary(const struct pair *p, enum unary f, int64_t rows, int64_t
 	kernels_unary(p->ref, f, x.t, wanted.t);
 	status = kernels_unary(p->k, f, x.t, got.t);
 	check_near(&wanted, &got, tolerance(y_dtype, atol), status,
-		label(p, "unary %d %lld x %lld gap %lld %s to %s size %g", f, (long long)rows, (long long)dim, (long long)gap,
-			dtype_name(x_dtype), dtype_name(y_dtype), (double)size));
+		label(p, "unary %d %lld x %lld gap %lld %s to %s size %g", f, (long long)rows, (long long)dim,
+			(long long)gap, dtype_name(x_dtype), dtype_name(y_dtype), (double)size));
 	cage_free(&x);
 	cage_free(&wanted);
 	cage_free(&got);
@@ -518,7 +523,8 @@ static void test_unary(const struct pair *p, enum unary f, int64_t rows, int64_t
 /* What silu and tanh do at the ends: no NaN, the right limits, and NaN stays NaN. */
 static void test_extremes(const struct pair *p)
 {
-	static const float values[] = { 0, -0.0f, 1e-30f, -1e-30f, 1e-5f, 88, 89, -88, -89, 1e4f, -1e4f, 3e38f, -3e38f };
+	static const float values[] = { 0, -0.0f, 1e-30f, -1e-30f, 1e-5f, 88, 89, -88, -89, 1e4f, -1e4f, 3e38f,
+		-3e38f };
 	enum { N = sizeof values / sizeof *values };
 	const enum unary functions[] = { UNARY_SILU, UNARY_TANH, UNARY_GELU };
 	float x[N + 1], wanted[N + 1], got[N + 1];
@@ -540,6 +546,31 @@ static void test_extremes(const struct pair *p)
 	CHECK(label(p, "silu, tanh and gelu keep NaN"), nan_kept);
 }
 
+/* f32 in and out: within a few roundings of 6e-8 of the exact value, everywhere from 1e-6 to 20. */
+static void test_accuracy(const struct pair *p)
+{
+	enum { N = 20000 };
+	const int64_t dim[] = { 1, N };
+	struct cage x = cage_new(DTYPE_F32, 2, dim, 0), y = cage_new(DTYPE_F32, 2, dim, 0);
+	double silu_error = 0, tanh_error = 0;
+
+	for (int i = 0; i < N; i++)
+		value_set(&x.t, 0, i, 0, (i % 2 ? 1 : -1) * 1e-6f * expf((float)i * (16.8f / N)));
+	kernels_unary(p->k, UNARY_SILU, x.t, y.t);
+	for (int i = 0; i < N; i++) {
+		const double v = value_at(&x.t, 0, i, 0), wanted = v / (1 + exp(-v));
+
+		silu_error = fmax(silu_error, fabs(value_at(&y.t, 0, i, 0) / wanted - 1));
+	}
+	kernels_unary(p->k, UNARY_TANH, x.t, y.t);
+	for (int i = 0; i < N; i++)
+		tanh_error = fmax(tanh_error, fabs(value_at(&y.t, 0, i, 0) / tanh(value_at(&x.t, 0, i, 0)) - 1));
+	check_case(silu_error < 5e-7, NULL, "%s (%.2g)", label(p, "silu is exact to 5e-7"), silu_error);
+	check_case(tanh_error < 5e-7, NULL, "%s (%.2g)", label(p, "tanh is exact to 5e-7"), tanh_error);
+	cage_free(&x);
+	cage_free(&y);
+}
+
 static void test_elements(const struct pair *p)
 {
 	const enum dtype both[] = { DTYPE_F32, DTYPE_BF16 };
@@ -558,6 +589,7 @@ static void test_elements(const struct pair *p)
 		test_unary(p, f, 17, 1025, 3, DTYPE_F32, DTYPE_F32, 0.01f);
 	}
 	test_extremes(p);
+	test_accuracy(p);
 }
 
 /* ---- repetition and the vector levels ---------------------------------------------------------------------------- */
@@ -568,7 +600,8 @@ static void test_repetition(const struct pair *p)
 	const enum dtype dtype = p->k->dtype;
 	struct cage x = cage_random(dtype, 2, (int64_t[]){ 70, 130 }, 0, 1, 1);
 	struct cage source = cage_random(dtype, 2, (int64_t[]){ 200, 130 }, 0, 1, 2);
-	struct cage first = cage_new(DTYPE_F32, 2, (int64_t[]){ 70, 200 }, 0), again = cage_new(DTYPE_F32, 2, first.t.dim, 0);
+	struct cage first = cage_new(DTYPE_F32, 2, (int64_t[]){ 70, 200 }, 0),
+		    again = cage_new(DTYPE_F32, 2, first.t.dim, 0);
 	struct weight *w = NULL;
 	bool same = kernels_pack_linear(p->k, 1, &source.t, &w) == STATUS_OK &&
 		    kernels_linear(p->k, &(struct linear){ .x = x.t, .w = w, .y = first.t }) == STATUS_OK;
@@ -585,6 +618,49 @@ static void test_repetition(const struct pair *p)
 	cage_free(&source);
 	cage_free(&first);
 	cage_free(&again);
+}
+
+/* One thread and several give the same bits in our own loops; output [rows of 3 dimensions] of a handle's run. */
+static struct cage run_with_threads(
+	int threads, const struct tensor *x, const struct tensor *picture, struct cage *normed)
+{
+	struct cage out = cage_new(DTYPE_F32, 3, x->dim, 0),
+		    table = cage_random(DTYPE_F32, 1, &picture->dim[2], 0, 1, 3);
+	struct attention attention = { .q = *x, .k = *x, .v = *x, .scale = 0.3f, .causal = true, .out = out.t };
+	struct group_norm norm = { .x = *picture, .groups = 4, .eps = 1e-6f, .silu = true };
+	struct kernels *k = NULL;
+	struct weight *w = NULL;
+
+	*normed = cage_new(DTYPE_F32, 3, picture->dim, 0);
+	if (kernels_open("cpu", DTYPE_F32, threads, &k) != STATUS_OK ||
+		kernels_pack_table(k, &table.t, &w) != STATUS_OK)
+		abort();
+	norm.weight = norm.bias = w;
+	norm.y = normed->t;
+	check_case(kernels_attention(k, &attention) == STATUS_OK && kernels_group_norm(k, &norm) == STATUS_OK, NULL,
+		"attention and group_norm on %d threads", threads);
+	weight_free(k, w);
+	kernels_close(k);
+	cage_free(&table);
+	return out;
+}
+
+static void test_threads(void)
+{
+	struct cage x = cage_random(DTYPE_F32, 3, (int64_t[]){ 150, 3, 40 }, 0, 1, 1);
+	struct cage picture = cage_random(DTYPE_F32, 3, (int64_t[]){ 70, 90, 8 }, 0, 1, 2);
+	struct cage normed_one, normed_many;
+	struct cage one = run_with_threads(1, &x.t, &picture.t, &normed_one);
+	struct cage many = run_with_threads(3, &x.t, &picture.t, &normed_many);
+
+	CHECK("attention: the threads do not change the bits", memcmp(one.memory, many.memory, one.len) == 0);
+	CHECK("group_norm: nor here", memcmp(normed_one.memory, normed_many.memory, normed_one.len) == 0);
+	cage_free(&x);
+	cage_free(&picture);
+	cage_free(&one);
+	cage_free(&many);
+	cage_free(&normed_one);
+	cage_free(&normed_many);
 }
 
 /* A backend of one vector level: ref with that level's functions put in. */
@@ -678,7 +754,8 @@ static void test_level(const struct simd *simd)
 	backend.qk_rope = level_qk_rope;
 	backend.swiglu = level_swiglu;
 	backend.unary = level_unary;
-	if (kernels_open("ref", DTYPE_F32, 2, &p.k) == STATUS_OK && kernels_open("ref", DTYPE_F32, 2, &p.ref) == STATUS_OK) {
+	if (kernels_open("ref", DTYPE_F32, 2, &p.k) == STATUS_OK &&
+		kernels_open("ref", DTYPE_F32, 2, &p.ref) == STATUS_OK) {
 		p.k->backend = &backend;
 		test_pair(&p);
 		p.k->backend = &backend_ref;
@@ -711,6 +788,7 @@ int main(void)
 	test_cpu(DTYPE_F32, 2);
 	test_cpu(DTYPE_BF16, 2);
 	test_cpu(DTYPE_F32, 1);
+	test_threads();
 	test_level(&simd_base);
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))

@@ -1,7 +1,7 @@
 /* kernels_cases: what the kernel tests share: seeded values, tensors between guard zones, comparison.
  *
- * A `cage` owns an allocation with a view inside it.  Everything is NaN until values are put in, so that an element read
- * outside a view or an output left out shows; cage_intact says whether anything but the view was written.
+ * A `cage` owns an allocation with a view inside it.  Everything is NaN until values are put in, so that an element
+ * read outside a view or an output left out shows; cage_intact says whether anything but the view was written.
  */
 #ifndef PROMPTFS_TESTS_KERNELS_CASES_H
 #define PROMPTFS_TESTS_KERNELS_CASES_H
@@ -88,14 +88,14 @@ static inline void cage_free(struct cage *c)
 	free(c->before);
 }
 
-static inline struct cage cage_random(enum dtype dtype, int rank, const int64_t *dim, int64_t gap, float scale,
-	uint32_t seed)
+static inline struct cage cage_random(
+	enum dtype dtype, int rank, const int64_t *dim, int64_t gap, float scale, uint32_t seed)
 {
 	struct cage c = cage_new(dtype, rank, dim, gap);
 
 	seed = seed * 2654435761u + 1;
 	EACH(&c.t, i, j, l)
-		value_set(&c.t, i, j, l, scale * random_float(&seed));
+	value_set(&c.t, i, j, l, scale * random_float(&seed));
 	return c;
 }
 
@@ -108,7 +108,8 @@ static inline bool cage_intact(const struct cage *c)
 	if (!expected)
 		abort();
 	memcpy(expected, c->before, c->len);
-	EACH(&c->t, i, j, l) {
+	EACH(&c->t, i, j, l)
+	{
 		const size_t at = (size_t)((char *)c->t.data - c->memory) +
 				  (size_t)(i * c->t.stride[0] + j * c->t.stride[1] + l * c->t.stride[2]) * size;
 
@@ -124,20 +125,22 @@ struct tolerance {
 };
 
 /* Whether `got` is near `wanted`; if not, why says where. */
-static inline bool near(const struct tensor *wanted, const struct tensor *got, struct tolerance tol, char *why, size_t size)
+static inline bool near(
+	const struct tensor *wanted, const struct tensor *got, struct tolerance tol, char *why, size_t size)
 {
 	double error = 0, power = 0;
 
 	why[0] = '\0';
-	EACH(wanted, i, j, l) {
+	EACH(wanted, i, j, l)
+	{
 		const double a = value_at(wanted, i, j, l), b = value_at(got, i, j, l);
 
 		error += (a - b) * (a - b);
 		power += a * a;
 		if (fabs(a - b) <= tol.atol + tol.rtol * fabs(a))
 			continue;
-		snprintf(why, size, "[%lld, %lld, %lld] is %.9g, expected %.9g", (long long)i, (long long)j, (long long)l, b,
-			a);
+		snprintf(why, size, "[%lld, %lld, %lld] is %.9g, expected %.9g", (long long)i, (long long)j,
+			(long long)l, b, a);
 		return false;
 	}
 	if (error <= tol.nmse * power)
@@ -147,8 +150,8 @@ static inline bool near(const struct tensor *wanted, const struct tensor *got, s
 }
 
 /* The case: `got` is near `wanted` and nothing around it was written. */
-static inline void check_near(const struct cage *wanted, const struct cage *got, struct tolerance tol, enum status status,
-	const char *name)
+static inline void check_near(
+	const struct cage *wanted, const struct cage *got, struct tolerance tol, enum status status, const char *name)
 {
 	char why[256];
 

@@ -46,7 +46,7 @@ static bool pixels_equal(unsigned char *raw, const uint8_t *rgb, int width, int 
 		used[row[-1]]++;
 		for (size_t x = 0; x < len; x++)
 			row[x] = (unsigned char)(row[x] + predict(row[-1], x < 3 ? 0 : row[x - 3], y ? above[x] : 0,
-				x < 3 || !y ? 0 : above[x - 3]));
+								  x < 3 || !y ? 0 : above[x - 3]));
 		if (memcmp(row, rgb + (size_t)y * len, len))
 			return false;
 	}
@@ -68,7 +68,8 @@ static bool walk(const struct bytes *png, char names[80], const unsigned char **
 		len = u32_at(chunk);
 		if (libdeflate_crc32(0, chunk + 4, len + 4) != u32_at(chunk + 8 + len))
 			return false;
-		snprintf(names + strlen(names), 80 - strlen(names), "%s%.4s", at > 8 ? " " : "", (const char *)chunk + 4);
+		snprintf(names + strlen(names), 80 - strlen(names), "%s%.4s", at > 8 ? " " : "",
+			(const char *)chunk + 4);
 		if (!memcmp(chunk + 4, "IDAT", 4)) {
 			*idat = chunk + 8;
 			*idat_len = len;
@@ -117,7 +118,8 @@ static uint8_t *paint(enum picture picture, int width, int height)
 				if (picture == NOISE)
 					*at = (uint8_t)noise();
 				else if (picture == SMOOTH)
-					*at = (uint8_t)(128 + 80 * sin(0.02 * x + c) + 40 * cos(0.03 * y * (c + 1)) + (noise() & 7));
+					*at = (uint8_t)(128 + 80 * sin(0.02 * x + c) + 40 * cos(0.03 * y * (c + 1)) +
+							(noise() & 7));
 				else if (picture == LINES)
 					*at = (uint8_t)(y % 5 ? (uint32_t)(x * (c + 1) * (y % 3)) : noise());
 				else
@@ -128,7 +130,8 @@ static uint8_t *paint(enum picture picture, int width, int height)
 	return rgb;
 }
 
-static const struct png_text texts[] = { { "parameters", "a red panda \xc3\xa4\nSteps: 8" }, { "Software", "promptfs" } };
+static const struct png_text texts[] = { { "parameters", "a red panda \xc3\xa4\nSteps: 8" },
+	{ "Software", "promptfs" } };
 
 static void check_picture(enum picture picture, int width, int height)
 {
@@ -147,9 +150,11 @@ static void check_picture(enum picture picture, int width, int height)
 	if (picture == NOISE && width > 3) /* in narrow ones the rows' filter bytes are worth compressing */
 		check_case(bare.len == bound, "not stored", "noise of %dx%d fills the bound", width, height);
 	check_case(read_back(&plain, rgb, width, height, "IHDR IDAT paDd IEND", used) &&
-			plain.len == png_size(width, height, 0, NULL), "differs", "padded to %zu bytes", plain.len);
+			   plain.len == png_size(width, height, 0, NULL),
+		"differs", "padded to %zu bytes", plain.len);
 	check_case(read_back(&dressed, rgb, width, height, "IHDR iTXt iTXt IDAT paDd IEND", used) &&
-			dressed.len == png_size(width, height, 2, texts), "differs", "with texts %zu bytes", dressed.len);
+			   dressed.len == png_size(width, height, 2, texts),
+		"differs", "with texts %zu bytes", dressed.len);
 	CHECK("its size is read", png_check(bare.data, bare.len, &w, &h) == STATUS_OK && w == width && h == height);
 out:
 	free(rgb);
@@ -164,9 +169,10 @@ static void check_filters(void)
 	struct bytes png = { 0 };
 	int used[5] = { 0 };
 
-	CHECK("lines", png_encode(rgb, 301, 200, &png) == STATUS_OK && read_back(&png, rgb, 301, 200, "IHDR IDAT IEND", used));
-	check_case(used[1] && used[2] + used[3] + used[4], "one filter for all", "filters: %d %d %d %d %d", used[0], used[1], used[2],
-		used[3], used[4]);
+	CHECK("lines",
+		png_encode(rgb, 301, 200, &png) == STATUS_OK && read_back(&png, rgb, 301, 200, "IHDR IDAT IEND", used));
+	check_case(used[1] && used[2] + used[3] + used[4], "one filter for all", "filters: %d %d %d %d %d", used[0],
+		used[1], used[2], used[3], used[4]);
 	free(rgb);
 	bytes_free(&png);
 }
@@ -184,10 +190,13 @@ static void check_text(void)
 	long_keyword[80] = 0;
 	CHECK("a picture of one pixel", png_encode(rgb, 1, 1, &bare) == STATUS_OK);
 	CHECK("a text's bytes", png_dress(bare.data, bare.len, 1, &texts[1], &dressed) == STATUS_OK &&
-		!memcmp(dressed.data + 33, wanted, sizeof wanted - 1));
+					!memcmp(dressed.data + 33, wanted, sizeof wanted - 1));
 	dressed.len = 3;
-	CHECK("no keyword", png_dress(bare.data, bare.len, 1, &(struct png_text){ "", "x" }, &dressed) == STATUS_INTERNAL && dressed.len == 3);
-	CHECK("a keyword of 80", png_dress(bare.data, bare.len, 1, &(struct png_text){ long_keyword, "x" }, &dressed) == STATUS_INTERNAL);
+	CHECK("no keyword",
+		png_dress(bare.data, bare.len, 1, &(struct png_text){ "", "x" }, &dressed) == STATUS_INTERNAL &&
+			dressed.len == 3);
+	CHECK("a keyword of 80", png_dress(bare.data, bare.len, 1, &(struct png_text){ long_keyword, "x" }, &dressed) ==
+					 STATUS_INTERNAL);
 	bytes_free(&bare);
 	bytes_free(&dressed);
 }
@@ -208,10 +217,11 @@ static void check_damage(void)
 	for (size_t len = 0; len < bare.len; len++)
 		unseen += png_check(bare.data, len, &w, &h) != STATUS_CORRUPT;
 	check_case(unseen == 0 && w == -1 && h == -1, "accepted", "a truncated file is seen (%d not)", unseen);
-	CHECK("a byte too many is seen", bytes_add(&bare, "x", 1) == STATUS_OK && png_check(bare.data, bare.len, &w, &h) == STATUS_CORRUPT);
+	CHECK("a byte too many is seen",
+		bytes_add(&bare, "x", 1) == STATUS_OK && png_check(bare.data, bare.len, &w, &h) == STATUS_CORRUPT);
 	bare.len--;
 	CHECK("a dressed file is no bare one", png_dress(bare.data, bare.len, 0, NULL, &out) == STATUS_OK &&
-		png_check(out.data, out.len, &w, &h) == STATUS_CORRUPT);
+						       png_check(out.data, out.len, &w, &h) == STATUS_CORRUPT);
 	CHECK("no rows", png_encode(rgb, 1, 0, &bare) == STATUS_INVALID);
 	CHECK("too many columns", png_encode(rgb, PNG_SIDE_MAX + 1, 1, &bare) == STATUS_INVALID);
 	free(rgb);
@@ -228,7 +238,8 @@ static void show_speed(void)
 	clock_gettime(CLOCK_MONOTONIC, &a);
 	if (png_encode(rgb, 512, 512, &png) == STATUS_OK) {
 		clock_gettime(CLOCK_MONOTONIC, &b);
-		printf("# 512x512: %.1f ms, %zu bytes\n", 1e3 * (double)(b.tv_sec - a.tv_sec) + 1e-6 * (double)(b.tv_nsec - a.tv_nsec), png.len);
+		printf("# 512x512: %.1f ms, %zu bytes\n",
+			1e3 * (double)(b.tv_sec - a.tv_sec) + 1e-6 * (double)(b.tv_nsec - a.tv_nsec), png.len);
 	}
 	free(rgb);
 	bytes_free(&png);
@@ -249,6 +260,7 @@ int main(void)
 	check_text();
 	check_damage();
 	show_speed();
-	CHECK("the size of 1024x1024", png_size(1024, 1024, 0, NULL) == 3147072 /* by hand: 8 + 25 + 12 + (3146752 + 5 * 49 + 6) + 12 + 12 */);
+	CHECK("the size of 1024x1024",
+		png_size(1024, 1024, 0, NULL) == 3147072 /* by hand: 8 + 25 + 12 + (3146752 + 5 * 49 + 6) + 12 + 12 */);
 	return check_result();
 }

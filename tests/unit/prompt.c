@@ -16,7 +16,7 @@ static bool same(const char *a, const char *b)
 	return a && b ? strcmp(a, b) == 0 : a == b;
 }
 
-/* ---- texts ---------------------------------------------------------------------------------------------------------- */
+/* ---- texts --------------------------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *name, *file, *prompt, *negative;
@@ -28,15 +28,17 @@ static const struct {
 	{ "white space only is empty", " \n\t\r\n", "", NULL },
 	{ "several lines", "a\n\nb", "a\n\nb", NULL },
 	{ "CRLF", "a\r\nb\r\nSteps: 4\r\n", "a\nb", NULL },
-	{ "a byte order mark is dropped", "\xef\xbb\xbf"
-					  "a",
+	{ "a byte order mark is dropped",
+		"\xef\xbb\xbf"
+		"a",
 		"a", NULL },
 	{ "negative prompt", "a\nNegative prompt: b\nSteps: 4", "a", "b" },
 	{ "negative prompt without parameters", "a\nNegative prompt: b", "a", "b" },
 	{ "negative prompt of several lines", "a\nnegative PROMPT: b\nc\nSteps: 4", "a", "b\nc" },
 	{ "empty negative prompt", "a\nNegative prompt:\nSteps: 4", "a", "" },
 	{ "negative prompt alone", "Negative prompt: b", "", "b" },
-	{ "only the first negative line counts", "a\nNegative prompt: b\nNegative prompt: c", "a", "b\nNegative prompt: c" },
+	{ "only the first negative line counts", "a\nNegative prompt: b\nNegative prompt: c", "a",
+		"b\nNegative prompt: c" },
 	{ "inside a line it is text", "a Negative prompt: b", "a Negative prompt: b", NULL },
 	{ "blank lines before the parameters", "a\n\n \nSteps: 4", "a", NULL },
 	{ "parameters alone are a prompt", "Steps: 4", "Steps: 4", NULL },
@@ -49,8 +51,10 @@ static const struct {
 	{ "an exact prompt wins", "x\nSteps: 4, Prompt: \"a \\n\"", "a \n", NULL },
 	{ "an exact negative prompt wins", "a\nNegative prompt: x\nSteps: 4, Negative prompt: \" \"", "a", " " },
 	{ "LoRA tags are taken out", "a <lora:ink:0.8>b<lora:x>", "a b", NULL },
-	{ "other tags stay", "a <lora:> <lora:x:y> <lora <lora:a\nb> <b>", "a <lora:> <lora:x:y> <lora <lora:a\nb> <b>", NULL },
-	{ "not ASCII", "ein B\xc3\xa4r, \xe7\x86\x8a \xf0\x9f\x90\xbc", "ein B\xc3\xa4r, \xe7\x86\x8a \xf0\x9f\x90\xbc", NULL },
+	{ "other tags stay", "a <lora:> <lora:x:y> <lora <lora:a\nb> <b>", "a <lora:> <lora:x:y> <lora <lora:a\nb> <b>",
+		NULL },
+	{ "not ASCII", "ein B\xc3\xa4r, \xe7\x86\x8a \xf0\x9f\x90\xbc", "ein B\xc3\xa4r, \xe7\x86\x8a \xf0\x9f\x90\xbc",
+		NULL },
 };
 
 static void check_texts(void)
@@ -65,14 +69,15 @@ static void check_texts(void)
 	}
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------------------------------- */
 
 static void check_values(void)
 {
 	struct recipe_fields f;
-	enum status s = parse("a\nsteps: 8, SAMPLER: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 18446744073709551615, "
-			      "Size: 768x512, Model: z-image, RNG: CPU, Clip skip: 2, LoRA: ink:-0.5, LoRA: \"a,b:c:1\", "
-			      "Set: eta=0.5, Set: \"prompt_2=x, y\"",
+	enum status s = parse(
+		"a\nsteps: 8, SAMPLER: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 18446744073709551615, "
+		"Size: 768x512, Model: z-image, RNG: CPU, Clip skip: 2, LoRA: ink:-0.5, LoRA: \"a,b:c:1\", "
+		"Set: eta=0.5, Set: \"prompt_2=x, y\"",
 		&f);
 
 	CHECK("values: accepted", s == STATUS_OK);
@@ -91,7 +96,8 @@ static void check_values(void)
 
 	parse("a <lora:ink:0.8> <lora:b>\nSeed: -1", &f);
 	CHECK("values: a random seed", f.has_random_seed && !f.has_seed);
-	CHECK("values: LoRA tags", f.n_loras == 2 && same(f.loras[0].name, "ink") && f.loras[0].scale == 0.8 && f.loras[1].scale == 1);
+	CHECK("values: LoRA tags",
+		f.n_loras == 2 && same(f.loras[0].name, "ink") && f.loras[0].scale == 0.8 && f.loras[1].scale == 1);
 	recipe_fields_free(&f);
 }
 
@@ -145,7 +151,8 @@ static void check_verdicts(void)
 	for (size_t i = 0; i < sizeof foreign / sizeof *foreign; i++) {
 		enum status s = parse(foreign[i], &f);
 
-		check_case(s == STATUS_OK && f.steps == 20 && same(f.prompt, "a"), status_text(), "foreign keys %zu", i);
+		check_case(
+			s == STATUS_OK && f.steps == 20 && same(f.prompt, "a"), status_text(), "foreign keys %zu", i);
 		recipe_fields_free(&f);
 	}
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -157,20 +164,22 @@ static void check_verdicts(void)
 	}
 	CHECK("a NUL byte is refused", prompt_parse("a\0b", 3, &f) == STATUS_INVALID && strstr(status_text(), "NUL"));
 	recipe_fields_free(&f);
-	CHECK("a bad value leaves the size", parse("a\nSteps: x, Size: 64x96", &f) && f.has_size && f.width == 64 && f.height == 96 &&
-						     same(f.prompt, "a"));
+	CHECK("a bad value leaves the size", parse("a\nSteps: x, Size: 64x96", &f) && f.has_size && f.width == 64 &&
+						     f.height == 96 && same(f.prompt, "a"));
 	recipe_fields_free(&f);
 }
 
-/* ---- .defaults ------------------------------------------------------------------------------------------------------ */
+/* ---- .defaults ----------------------------------------------------------------------------------------------- */
 
 static void check_defaults(void)
 {
 	struct recipe_fields f = { 0 }, own = { 0 };
-	const char *text = "Negative prompt: blurry\nSteps: 4, Size: 64x64, LoRA: a:1, LoRA: b:1, Set: eta=1, CFG scale: 2\n";
+	const char *text =
+		"Negative prompt: blurry\nSteps: 4, Size: 64x64, LoRA: a:1, LoRA: b:1, Set: eta=1, CFG scale: 2\n";
 
 	CHECK("defaults: a line and a negative prompt", prompt_parse_defaults(text, strlen(text), &f) == STATUS_OK &&
-								f.steps == 4 && same(f.negative, "blurry") && !f.prompt);
+								f.steps == 4 && same(f.negative, "blurry") &&
+								!f.prompt);
 	parse("p <lora:c:1>\nGuidance: 3, Set: clip_skip=2", &own);
 	CHECK("defaults: inherited", recipe_fields_inherit(&own, &f) == STATUS_OK && own.steps == 4 && own.width == 64);
 	CHECK("defaults: the guidances are one key", own.has_guidance && !own.has_cfg);
@@ -188,7 +197,7 @@ static void check_defaults(void)
 	recipe_fields_free(&f);
 }
 
-/* ---- round trip ----------------------------------------------------------------------------------------------------- */
+/* ---- round trip ---------------------------------------------------------------------------------------------- */
 
 static unsigned long long state = 1;
 
@@ -199,11 +208,10 @@ static unsigned draw(unsigned n)
 }
 
 /* Whatever a reader could take for something else. */
-static const char *const pieces[] = {
-	"a", " ", "\n", "\r", "\r\n", "\t", "Steps: 4", "Negative prompt:", "negative prompt: b", "\nSteps: 8, Seed: 3",
-	"<lora:ink:0.8>", "<lora:", ">", ",", ":", "\"", "\\", "{", "}", "[", "Prompt: \"x\"", "Size: 64x64", "\xef\xbb\xbf",
-	"\xe7\x86\x8a", "=", "none", "\n\n", "\x01", "Seed", "'", "\xe2\x80\xa8", "\xc2\xa0", "Model: m, Prompt: \"\"",
-};
+static const char *const pieces[] = { "a", " ", "\n", "\r", "\r\n", "\t", "Steps: 4",
+	"Negative prompt:", "negative prompt: b", "\nSteps: 8, Seed: 3", "<lora:ink:0.8>", "<lora:", ">", ",", ":",
+	"\"", "\\", "{", "}", "[", "Prompt: \"x\"", "Size: 64x64", "\xef\xbb\xbf", "\xe7\x86\x8a", "=", "none", "\n\n",
+	"\x01", "Seed", "'", "\xe2\x80\xa8", "\xc2\xa0", "Model: m, Prompt: \"\"" };
 
 static void draw_text(char *out, size_t size)
 {
@@ -222,9 +230,17 @@ static void draw_fields(struct recipe_fields *f, char *prompt, char *negative, c
 	draw_text(negative, 400);
 	draw_text(value, 300);
 	*f = (struct recipe_fields){
-		.has_steps = true, .steps = 1 + draw(1000), .has_seed = true, .seed = (uint64_t)draw(1u << 31) << draw(34),
-		.has_size = true, .width = 1 + draw(4096), .height = 1 + draw(4096), .has_guidance = true,
-		.guidance = doubles[draw(10)], .has_rng = true, .rng = (enum rng_kind)draw(RNG_COUNT),
+		.has_steps = true,
+		.steps = 1 + draw(1000),
+		.has_seed = true,
+		.seed = (uint64_t)draw(1u << 31) << draw(34),
+		.has_size = true,
+		.width = 1 + draw(4096),
+		.height = 1 + draw(4096),
+		.has_guidance = true,
+		.guidance = doubles[draw(10)],
+		.has_rng = true,
+		.rng = (enum rng_kind)draw(RNG_COUNT),
 	};
 	f->prompt = strdup(prompt);
 	f->negative = draw(2) ? strdup(negative) : NULL;
@@ -242,13 +258,15 @@ static bool returns(const struct recipe_fields *f, const struct model *m, bool c
 	struct bytes text = { 0 }, one = { 0 }, two = { 0 };
 	bool good = recipe_resolve(f, m, &a) == STATUS_OK && recipe_parameters(&a, "m, \"1\"", &text) == STATUS_OK &&
 		    bytes_print(&text, crlf ? "\r\n" : "\n") == STATUS_OK &&
-		    prompt_parse((char *)text.data, text.len, &back) == STATUS_OK && recipe_resolve(&back, m, &b) == STATUS_OK &&
-		    recipe_canonical(&a, "0", "f32", &one) == STATUS_OK && recipe_canonical(&b, "0", "f32", &two) == STATUS_OK &&
-		    one.len == two.len && memcmp(one.data, two.data, one.len) == 0 && same(back.model, "m, \"1\"");
+		    prompt_parse((char *)text.data, text.len, &back) == STATUS_OK &&
+		    recipe_resolve(&back, m, &b) == STATUS_OK && recipe_canonical(&a, "0", "f32", &one) == STATUS_OK &&
+		    recipe_canonical(&b, "0", "f32", &two) == STATUS_OK && one.len == two.len &&
+		    memcmp(one.data, two.data, one.len) == 0 && same(back.model, "m, \"1\"");
 
 	if (!good)
 		snprintf(why, why_size, "%s\n--- written:\n%s\n--- canonical:\n%s\n--- back:\n%s", status_text(),
-			text.data ? (char *)text.data : "", one.data ? (char *)one.data : "", two.data ? (char *)two.data : "");
+			text.data ? (char *)text.data : "", one.data ? (char *)one.data : "",
+			two.data ? (char *)two.data : "");
 	recipe_free(&a);
 	recipe_free(&b);
 	recipe_fields_free(&back);

@@ -8,7 +8,9 @@
 #include "engine/text.h"
 #include "tests/unit/check.h"
 
-static const struct model model = { .name = "m", .defaults = { 512, 256, 8, 1.5 }, .size_multiple = 16, .size_max = 2048 };
+static const struct model model = {
+	.name = "m", .defaults = { 512, 256, 8, 1.5 }, .size_multiple = 16, .size_max = 2048
+};
 
 static bool same(const char *a, const char *b)
 {
@@ -35,8 +37,10 @@ static void check_resolve(void)
 	struct recipe_fields f = { 0 };
 	struct recipe r;
 
-	CHECK("nothing given: the model's defaults", resolve(&f, &r) == STATUS_OK && r.width == 512 && r.height == 256 && r.steps == 8 &&
-							     r.guidance == 1.5 && r.seed == 0 && r.rng == RNG_TORCH_CPU && same(r.prompt, "") && !r.negative);
+	CHECK("nothing given: the model's defaults", resolve(&f, &r) == STATUS_OK && r.width == 512 &&
+							     r.height == 256 && r.steps == 8 && r.guidance == 1.5 &&
+							     r.seed == 0 && r.rng == RNG_TORCH_CPU &&
+							     same(r.prompt, "") && !r.negative);
 	recipe_free(&r);
 
 	recipe_fields_set(&f, "zeta", "1");
@@ -44,8 +48,11 @@ static void check_resolve(void)
 	recipe_fields_set(&f, "zeta", "2");
 	f.has_clip_skip = true;
 	f.clip_skip = 2;
-	CHECK("sets are sorted, the last value counts", resolve(&f, &r) == STATUS_OK && r.n_sets == 3 && same(r.sets[1].name, "eta") && same(r.sets[2].value, "2"));
-	CHECK("clip skip as diffusers counts", recipe_set_int(&r, "clip_skip", 0) == 1 && recipe_set_int(&r, "none", 7) == 7);
+	CHECK("sets are sorted, the last value counts", resolve(&f, &r) == STATUS_OK && r.n_sets == 3 &&
+								same(r.sets[1].name, "eta") &&
+								same(r.sets[2].value, "2"));
+	CHECK("clip skip as diffusers counts",
+		recipe_set_int(&r, "clip_skip", 0) == 1 && recipe_set_int(&r, "none", 7) == 7);
 	recipe_free(&r);
 	f.clip_skip = 1;
 	CHECK("clip skip 1 is nothing", resolve(&f, &r) == STATUS_OK && r.n_sets == 2);
@@ -81,8 +88,8 @@ static void check_wrong(void)
 		struct recipe r;
 		enum status s = resolve(&wrong[i].f, &r);
 
-		check_case(s == STATUS_INVALID && strstr(status_text(), wrong[i].says), s ? status_text() : "accepted", "refused: %s",
-			wrong[i].name);
+		check_case(s == STATUS_INVALID && strstr(status_text(), wrong[i].says), s ? status_text() : "accepted",
+			"refused: %s", wrong[i].name);
 		recipe_free(&r);
 	}
 }
@@ -100,7 +107,13 @@ static void check_sizes(void)
 /* Every value that can differ must give another key. */
 static void check_keys(void)
 {
-	struct recipe base = { .prompt = (char *)"a", .width = 64, .height = 32, .steps = 4, .guidance = 1, .sampler = "euler", .seed = 1 };
+	struct recipe base = { .prompt = (char *)"a",
+		.width = 64,
+		.height = 32,
+		.steps = 4,
+		.guidance = 1,
+		.sampler = "euler",
+		.seed = 1 };
 	struct recipe_set set = { (char *)"eta", (char *)"1" }, split = { (char *)"eta", (char *)"1\nset b: 1:2" };
 	struct recipe_lora lora = { (char *)"ink", 1 };
 	struct recipe changed[14];
@@ -141,19 +154,29 @@ static void check_keys(void)
 
 static void check_canonical(void)
 {
-	struct recipe r = { .prompt = (char *)"a\nb", .width = 64, .height = 32, .steps = 4, .guidance = 0.1, .sampler = "euler", .seed = 7 };
+	struct recipe r = { .prompt = (char *)"a\nb",
+		.width = 64,
+		.height = 32,
+		.steps = 4,
+		.guidance = 0.1,
+		.sampler = "euler",
+		.seed = 7 };
 	struct bytes text = { 0 };
 
-	CHECK("canonical text", recipe_canonical(&r, "id", "bf16", &text) == STATUS_OK &&
-					same((char *)text.data,
-						"promptfs recipe 1\nnumerics: 1\nmodel: id\ndtype: bf16\nprompt: 3:a\nb\nnegative: none\nsteps: 4\n"
-						"sampler: euler\nguidance: 0.1\nseed: 7\nwidth: 64\nheight: 32\nrng: torch-cpu\n"));
+	CHECK("canonical text",
+		recipe_canonical(&r, "id", "bf16", &text) == STATUS_OK &&
+			same((char *)text.data,
+				"promptfs recipe 1\nnumerics: 1\nmodel: id\ndtype: bf16\nprompt: 3:a\nb\nnegative: "
+				"none\nsteps: 4\n"
+				"sampler: euler\nguidance: 0.1\nseed: 7\nwidth: 64\nheight: 32\nrng: torch-cpu\n"));
 	text.len = 0;
 	r.prompt = (char *)"a cat";
 	r.negative = (char *)"dogs";
-	CHECK("parameters", recipe_parameters(&r, "zit", &text) == STATUS_OK &&
-				    same((char *)text.data, "a cat\nNegative prompt: dogs\nSteps: 4, Sampler: euler, Guidance: 0.1, Seed: 7, "
-							    "Size: 64x32, RNG: torch-cpu, Model: zit"));
+	CHECK("parameters",
+		recipe_parameters(&r, "zit", &text) == STATUS_OK &&
+			same((char *)text.data,
+				"a cat\nNegative prompt: dogs\nSteps: 4, Sampler: euler, Guidance: 0.1, Seed: 7, "
+				"Size: 64x32, RNG: torch-cpu, Model: zit"));
 	bytes_free(&text);
 }
 
@@ -161,8 +184,19 @@ static void check_json(void)
 {
 	struct recipe_set sets[] = { { (char *)"a", (char *)"x, \"y\"" }, { (char *)"b", (char *)"2" } };
 	struct recipe_lora loras[] = { { (char *)"ink", 0.1 }, { (char *)"ink", -2 } };
-	struct recipe r = { .prompt = (char *)"a\n\xe7\x86\x8a", .negative = (char *)"", .width = 64, .height = 32, .steps = 4,
-		.guidance = 1.0 / 3, .sampler = "euler", .seed = UINT64_MAX, .rng = RNG_PHILOX, .n_sets = 2, .sets = sets, .n_loras = 2, .loras = loras };
+	struct recipe r = { .prompt = (char *)"a\n\xe7\x86\x8a",
+		.negative = (char *)"",
+		.width = 64,
+		.height = 32,
+		.steps = 4,
+		.guidance = 1.0 / 3,
+		.sampler = "euler",
+		.seed = UINT64_MAX,
+		.rng = RNG_PHILOX,
+		.n_sets = 2,
+		.sets = sets,
+		.n_loras = 2,
+		.loras = loras };
 	struct recipe back = { 0 };
 	json_t *json = NULL, *parsed = NULL;
 	char *text = NULL, one[RECIPE_KEY_LEN + 1], two[RECIPE_KEY_LEN + 1];
@@ -175,7 +209,8 @@ static void check_json(void)
 	CHECK("JSON: the same recipe comes back", strcmp(one, two) == 0 && back.negative && !*back.negative);
 	recipe_free(&back);
 	json_object_set_new(parsed, "steps", json_string("4"));
-	CHECK("JSON: a wrong type is refused", recipe_from_json(parsed, &back) == STATUS_INVALID && strstr(status_text(), "steps"));
+	CHECK("JSON: a wrong type is refused",
+		recipe_from_json(parsed, &back) == STATUS_INVALID && strstr(status_text(), "steps"));
 	json_object_del(parsed, "steps");
 	CHECK("JSON: a missing value is refused", recipe_from_json(parsed, &back) == STATUS_INVALID);
 	json_decref(json);
@@ -188,21 +223,34 @@ static void check_samplers(void)
 	static const struct {
 		const char *name, *scheduler, *found; /* NULL: refused */
 	} cases[] = {
-		{ "euler", NULL, "euler" }, { "Euler a", NULL, "euler_a" }, { "euler_ancestral", NULL, "euler_a" },
-		{ "DPM++ 2M Karras", NULL, "dpm++_2m_karras" }, { "DPM++ 2M", "Karras", "dpm++_2m_karras" },
-		{ "dpmpp_2m", "karras", "dpm++_2m_karras" }, { "DPM++ 2M Karras", "Karras", "dpm++_2m_karras" },
-		{ "DPM++ 2M", "Automatic", "dpm++_2m" }, { "dpm_2_ancestral", "karras", "dpm2_a_karras" }, { "DPM2 a Karras", NULL, "dpm2_a_karras" },
-		{ "uni_pc", NULL, "unipc" }, { "PLMS", NULL, "pndm" }, { "Flow-Euler", "beta", "flow_euler_beta" }, { "EDM DPM++ 2M", NULL, "edm_dpm++_2m" },
-		{ "", NULL, NULL }, { "dpm++", NULL, NULL }, { "euler", "exponential", NULL }, { "heun", "simple", NULL },
-		{ "a name that is much too long for any sampler", NULL, NULL }, { "euler", "a name that is much too long for any", NULL },
+		{ "euler", NULL, "euler" },
+		{ "Euler a", NULL, "euler_a" },
+		{ "euler_ancestral", NULL, "euler_a" },
+		{ "DPM++ 2M Karras", NULL, "dpm++_2m_karras" },
+		{ "DPM++ 2M", "Karras", "dpm++_2m_karras" },
+		{ "dpmpp_2m", "karras", "dpm++_2m_karras" },
+		{ "DPM++ 2M Karras", "Karras", "dpm++_2m_karras" },
+		{ "DPM++ 2M", "Automatic", "dpm++_2m" },
+		{ "dpm_2_ancestral", "karras", "dpm2_a_karras" },
+		{ "DPM2 a Karras", NULL, "dpm2_a_karras" },
+		{ "uni_pc", NULL, "unipc" },
+		{ "PLMS", NULL, "pndm" },
+		{ "Flow-Euler", "beta", "flow_euler_beta" },
+		{ "EDM DPM++ 2M", NULL, "edm_dpm++_2m" },
+		{ "", NULL, NULL },
+		{ "dpm++", NULL, NULL },
+		{ "euler", "exponential", NULL },
+		{ "heun", "simple", NULL },
+		{ "a name that is much too long for any sampler", NULL, NULL },
+		{ "euler", "a name that is much too long for any", NULL },
 	};
 
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		char found[SAMPLER_NAME_LEN] = "";
 		enum status s = sampler_name_find(cases[i].name, cases[i].scheduler, found);
 
-		check_case(cases[i].found ? s == STATUS_OK && same(found, cases[i].found) : s == STATUS_INVALID, found, "sampler '%s' + '%s'",
-			cases[i].name, cases[i].scheduler ? cases[i].scheduler : "");
+		check_case(cases[i].found ? s == STATUS_OK && same(found, cases[i].found) : s == STATUS_INVALID, found,
+			"sampler '%s' + '%s'", cases[i].name, cases[i].scheduler ? cases[i].scheduler : "");
 	}
 }
 
@@ -222,14 +270,16 @@ static void check_numbers(void)
 	}
 	CHECK("numbers: doubles come back", good);
 	x = 5;
-	good = text_read_double(" 1", &x) || text_read_double("1 ", &x) || text_read_double("", &x) || text_read_double("nan", &x) ||
-	       text_read_double("1e999", &x) || text_read_double("e5", &x) || text_read_double("1.2.3", &x) || text_read_double("-", &x);
+	good = text_read_double(" 1", &x) || text_read_double("1 ", &x) || text_read_double("", &x) ||
+	       text_read_double("nan", &x) || text_read_double("1e999", &x) || text_read_double("e5", &x) ||
+	       text_read_double("1.2.3", &x) || text_read_double("-", &x);
 	CHECK("numbers: what is no double", !good && x == 5);
-	good = text_read_int("+1", 0, 9, &n) || text_read_int("10", 0, 9, &n) || text_read_int("-1", 0, 9, &n) || text_read_int("1x", 0, 9, &n) ||
-	       text_read_int("", 0, 9, &n) || text_read_int("99999999999999999999", 0, INT64_MAX, &n) || text_read_int("--1", -9, 9, &n);
+	good = text_read_int("+1", 0, 9, &n) || text_read_int("10", 0, 9, &n) || text_read_int("-1", 0, 9, &n) ||
+	       text_read_int("1x", 0, 9, &n) || text_read_int("", 0, 9, &n) ||
+	       text_read_int("99999999999999999999", 0, INT64_MAX, &n) || text_read_int("--1", -9, 9, &n);
 	CHECK("numbers: what is no integer", !good && n == 5);
-	CHECK("numbers: seeds", text_read_seed("18446744073709551615", &seed) && seed == UINT64_MAX && !text_read_seed("18446744073709551616", &seed) &&
-					!text_read_seed("-1", &seed));
+	CHECK("numbers: seeds", text_read_seed("18446744073709551615", &seed) && seed == UINT64_MAX &&
+					!text_read_seed("18446744073709551616", &seed) && !text_read_seed("-1", &seed));
 }
 
 int main(void)

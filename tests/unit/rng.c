@@ -30,9 +30,10 @@ static enum dtype dtype_of(const json_t *draw)
 	return strcmp(name, "bfloat16") ? DTYPE_F16 : DTYPE_BF16;
 }
 
-/* The worst distance of a call's values from those of the file, in tolerances.  Of a large draw only some values are kept;
- * `at` says which (I64), or has no data. */
-static double distance(const float *x, const struct tensor *wanted, const struct tensor *at, enum dtype dtype, double tolerance)
+/* The worst distance of a call's values from those of the file, in tolerances.  Of a large draw only some values are
+ * kept; `at` says which (I64), or has no data. */
+static double distance(
+	const float *x, const struct tensor *wanted, const struct tensor *at, enum dtype dtype, double tolerance)
 {
 	const float *y = wanted->data;
 	const int64_t *index = at->data;
@@ -60,12 +61,13 @@ static void check_call(struct rng *r, const struct weights *w, const json_t *dra
 
 	snprintf(kept, sizeof kept, "%s.at", name);
 	rng_normal(r, dtype_of(draw), n, x);
-	if (weights_view(w, name, &wanted) != STATUS_OK || (weights_has(w, kept) && weights_view(w, kept, &at) != STATUS_OK)) {
+	if (weights_view(w, name, &wanted) != STATUS_OK ||
+		(weights_has(w, kept) && weights_view(w, kept, &at) != STATUS_OK)) {
 		check_case(false, status_text(), "%s: draw %s", rng_name(r->kind), name);
 	} else {
 		d = distance(x, &wanted, &at, dtype_of(draw), tolerance);
-		check_case(d <= 1 && (at.data || tensor_count(&wanted) == n), "too far", "%s: draw %s of %lld: %.2f of the tolerance",
-			rng_name(r->kind), name, (long long)n, d);
+		check_case(d <= 1 && (at.data || tensor_count(&wanted) == n), "too far",
+			"%s: draw %s of %lld: %.2f of the tolerance", rng_name(r->kind), name, (long long)n, d);
 	}
 	if (next)
 		check_case((uint64_t)json_integer_value(next) == r->offset, NULL, "philox: offset after draw %s", name);
@@ -158,7 +160,8 @@ static void check_rules(void)
 
 	rng_seed(&a, RNG_TORCH_CPU, 42);
 	rng_normal(&a, DTYPE_F32, 16, x);
-	CHECK("seed 42 begins as torch documents everywhere", fabsf(x[0] - 1.9269f) < 1e-4f && fabsf(x[1] - 1.4873f) < 1e-4f);
+	CHECK("seed 42 begins as torch documents everywhere",
+		fabsf(x[0] - 1.9269f) < 1e-4f && fabsf(x[1] - 1.4873f) < 1e-4f);
 	rng_seed(&b, RNG_TORCH_CPU, (1ull << 32) + 42);
 	rng_normal(&b, DTYPE_F32, 16, y);
 	CHECK("torch-cpu takes 32 bits of the seed", !memcmp(x, y, 16 * sizeof *x));
@@ -173,7 +176,8 @@ static void check_rules(void)
 	CHECK("philox takes 64 bits of the seed", memcmp(x, y, 16 * sizeof *x) != 0);
 	rng_normal(&a, DTYPE_F32, 0, x);
 	CHECK("an empty draw draws nothing", a.offset == 4);
-	CHECK("names", rng_find("philox", &kind) && kind == RNG_PHILOX && rng_find(rng_name(RNG_TORCH_CPU), &kind) && kind == RNG_TORCH_CPU);
+	CHECK("names", rng_find("philox", &kind) && kind == RNG_PHILOX && rng_find(rng_name(RNG_TORCH_CPU), &kind) &&
+			       kind == RNG_TORCH_CPU);
 	CHECK("an unknown name", !rng_find("mt", &kind) && kind == RNG_TORCH_CPU);
 }
 

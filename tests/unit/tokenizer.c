@@ -123,7 +123,8 @@ static void check_speed(const struct tokenizer *t, const char *name, const char 
 	start = seconds() - start;
 	printf("# 1 MiB of %s: %.3f s, %lld ids\n", name, start, (long long)ids.count);
 	/* a quadratic step would take minutes; sanitizers slow everything ten times */
-	check_case(status == STATUS_OK && ids.count > 0 && start < 30, status ? status_text() : "slow", "1 MiB of %s", name);
+	check_case(status == STATUS_OK && ids.count > 0 && start < 30, status ? status_text() : "slow", "1 MiB of %s",
+		name);
 	bytes_free(&text);
 	token_ids_free(&ids);
 }
@@ -148,13 +149,15 @@ static void check_long_texts(const struct tokenizer *t)
 
 static void check_edges(const struct tokenizer *t)
 {
-	static const char *const invalid[] = { "\xff", "a\x80", "\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf4\x90\x80\x80", "\xe2\x82" };
+	static const char *const invalid[] = { "\xff", "a\x80", "\xc3", "\xed\xa0\x80", "\xc0\x80", "\xf4\x90\x80\x80",
+		"\xe2\x82" };
 	struct token_ids ids = { 0 };
 	int64_t before;
 
 	CHECK("the empty text has no ids", tokenizer_encode(t, "", 0, &ids) == STATUS_OK && ids.count == 0);
-	CHECK("two calls append", tokenizer_encode(t, "a", 1, &ids) == STATUS_OK && tokenizer_encode(t, "a", 1, &ids) == STATUS_OK &&
-		ids.count == 2 && ids.id[0] == ids.id[1]);
+	CHECK("two calls append", tokenizer_encode(t, "a", 1, &ids) == STATUS_OK &&
+					  tokenizer_encode(t, "a", 1, &ids) == STATUS_OK && ids.count == 2 &&
+					  ids.id[0] == ids.id[1]);
 	before = ids.count;
 	for (size_t i = 0; i < sizeof invalid / sizeof invalid[0]; i++) {
 		enum status status = tokenizer_encode(t, invalid[i], strlen(invalid[i]), &ids);
@@ -162,7 +165,8 @@ static void check_edges(const struct tokenizer *t)
 		check_case(status == STATUS_INVALID && ids.count == before, "accepted", "invalid UTF-8 %zu", i);
 	}
 	token_ids_free(&ids);
-	CHECK("find an added token", tokenizer_find(t, "<|im_end|>") >= 0 && tokenizer_find(t, "<|im_end|>") < tokenizer_size(t));
+	CHECK("find an added token",
+		tokenizer_find(t, "<|im_end|>") >= 0 && tokenizer_find(t, "<|im_end|>") < tokenizer_size(t));
 	CHECK("find a token of the vocabulary", tokenizer_find(t, "!") == 0);
 	CHECK("find nothing", tokenizer_find(t, "no such token") == -1);
 }
@@ -186,7 +190,8 @@ static void check_written(const struct tokenizer *t, int n, const struct written
 {
 	for (int i = 0; i < n; i++) {
 		struct token_ids ids = { 0 };
-		bool good = tokenizer_encode(t, list[i].text, strlen(list[i].text), &ids) == STATUS_OK && ids.count == list[i].count;
+		bool good = tokenizer_encode(t, list[i].text, strlen(list[i].text), &ids) == STATUS_OK &&
+			    ids.count == list[i].count;
 
 		for (int j = 0; good && j < list[i].count; j++)
 			good = ids.id[j] == list[i].id[j];
@@ -264,7 +269,9 @@ static enum status open_own(const char *rest, struct tokenizer **out)
 	return status;
 }
 
-#define SPLIT "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a-z]+|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": false}"
+#define SPLIT                                                                                                          \
+	"{\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a-z]+|\\\\s+\"}, \"behavior\": \"Isolated\", \"invert\": "  \
+	"false}"
 #define BYTE_LEVEL "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}"
 #define SEQUENCE "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [" SPLIT ", " BYTE_LEVEL "]}"
 
@@ -277,7 +284,9 @@ static void check_own(void)
 	};
 	struct tokenizer *t = NULL;
 
-	if (open_own("\"added_tokens\": [{\"id\": 300, \"content\": \"<x>\"}, {\"id\": 301, \"content\": \"<x>y\"}], " SEQUENCE, &t) != STATUS_OK) {
+	if (open_own("\"added_tokens\": [{\"id\": 300, \"content\": \"<x>\"}, {\"id\": 301, \"content\": "
+		     "\"<x>y\"}], " SEQUENCE,
+		    &t) != STATUS_OK) {
 		check_case(false, status_text(), "a file of our own");
 		return;
 	}
@@ -292,7 +301,8 @@ static void check_unsupported(const char *word, const char *rest)
 	struct tokenizer *t = NULL;
 	enum status status = open_own(rest, &t);
 
-	check_case(status == STATUS_UNSUPPORTED && strstr(status_text(), word), status ? status_text() : "accepted", "refused: %s", word);
+	check_case(status == STATUS_UNSUPPORTED && strstr(status_text(), word), status ? status_text() : "accepted",
+		"refused: %s", word);
 	tokenizer_close(t);
 }
 
@@ -320,7 +330,11 @@ int main(void)
 	check_unsupported("must be a Split", "\"pre_tokenizer\": " BYTE_LEVEL);
 	check_unsupported("null", "\"pre_tokenizer\": null");
 	check_unsupported("TemplateProcessing", "\"post_processor\": {\"type\": \"TemplateProcessing\"}, " SEQUENCE);
-	check_unsupported("lstrip", "\"added_tokens\": [{\"id\": 300, \"content\": \"<x>\", \"lstrip\": true}], " SEQUENCE);
+	check_unsupported(
+		"lstrip", "\"added_tokens\": [{\"id\": 300, \"content\": \"<x>\", \"lstrip\": true}], " SEQUENCE);
+	check_unsupported("a b",
+		"\"added_tokens\": [{\"id\": 300, \"content\": \"a\\nb\", \"rstrip\": true}], " SEQUENCE); /* one line
+													    */
 	check_unsupported("use_regex", "\"pre_tokenizer\": {\"type\": \"ByteLevel\"}");
 	return check_result();
 }

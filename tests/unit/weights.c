@@ -55,7 +55,8 @@ static void check_open_fails(const char *dir, enum status wanted, const char *wo
 	struct weights *w = NULL;
 	enum status status = weights_open(dir, &w);
 
-	check_case(status == wanted && !w && strstr(status_text(), word) && !strchr(status_text(), '\n'), status_text(), "%s", name);
+	check_case(status == wanted && !w && strstr(status_text(), word) && !strchr(status_text(), '\n'), status_text(),
+		"%s", name);
 	weights_close(w);
 }
 
@@ -81,19 +82,26 @@ static void check_written(void)
 	CHECK("open what was written", weights_open(dir, &w) == STATUS_OK);
 	if (!w)
 		return;
-	CHECK("names in order", weights_count(w) == 3 && !strcmp(weights_name(w, 0), "a.values") && !strcmp(weights_name(w, 2), "z.byte"));
-	CHECK("values return", weights_find(w, "a.values", 2, (int64_t[]){ 2, 3 }, &t) == STATUS_OK && !memcmp(t.data, values, 24));
+	CHECK("names in order", weights_count(w) == 3 && !strcmp(weights_name(w, 0), "a.values") &&
+					!strcmp(weights_name(w, 2), "z.byte"));
+	CHECK("values return",
+		weights_find(w, "a.values", 2, (int64_t[]){ 2, 3 }, &t) == STATUS_OK && !memcmp(t.data, values, 24));
 	CHECK("data is aligned, though a byte lies before it", (uintptr_t)t.data % 4 == 0);
 	weights_release(w, &t);
 	CHECK("values stay readable when released", !memcmp(t.data, values, 24));
-	CHECK("bytes and parameters", weights_bytes(w) == 41 && weights_parameters(w) == 9 && weights_dtype(w) == DTYPE_F32);
+	CHECK("bytes and parameters",
+		weights_bytes(w) == 41 && weights_parameters(w) == 9 && weights_dtype(w) == DTYPE_F32);
 	CHECK("path", !strcmp(weights_path(w, "ids"), path));
 	CHECK("has", weights_has(w, "ids") && !weights_has(w, "id"));
 	CHECK("a wrong shape names both", weights_find(w, "a.values", 2, (int64_t[]){ 3, 2 }, &t) == STATUS_CORRUPT &&
-		strstr(status_text(), "a.values") && strstr(status_text(), "[2, 3]") && strstr(status_text(), "[3, 2]"));
-	CHECK("no floats", weights_find(w, "ids", 1, (int64_t[]){ 2 }, &t) == STATUS_CORRUPT && strstr(status_text(), "I64"));
-	CHECK("a view of numbers that are no floats", weights_view(w, "ids", &t) == STATUS_OK && !memcmp(t.data, ids, sizeof ids));
-	CHECK("a missing tensor", weights_find(w, "b", 0, NULL, &t) == STATUS_CORRUPT && strstr(status_text(), "tensor b is missing"));
+						  strstr(status_text(), "a.values") &&
+						  strstr(status_text(), "[2, 3]") && strstr(status_text(), "[3, 2]"));
+	CHECK("no floats",
+		weights_find(w, "ids", 1, (int64_t[]){ 2 }, &t) == STATUS_CORRUPT && strstr(status_text(), "I64"));
+	CHECK("a view of numbers that are no floats",
+		weights_view(w, "ids", &t) == STATUS_OK && !memcmp(t.data, ids, sizeof ids));
+	CHECK("a missing tensor",
+		weights_find(w, "b", 0, NULL, &t) == STATUS_CORRUPT && strstr(status_text(), "tensor b is missing"));
 	weights_close(w);
 	list[1] = list[0];
 	CHECK("a name twice is not written", weights_write(path, 2, list) == STATUS_INTERNAL);
@@ -123,7 +131,8 @@ static void check_release(void)
 		return;
 	}
 	for (int i = 0; i < 2; i++) {
-		same = weights_find(w, list[i].name, 0, NULL, &t) == STATUS_OK && !memcmp(t.data, values, N * sizeof *values) && same;
+		same = weights_find(w, list[i].name, 0, NULL, &t) == STATUS_OK &&
+		       !memcmp(t.data, values, N * sizeof *values) && same;
 		weights_release(w, &t);
 		same = !memcmp(t.data, values, N * sizeof *values) && same;
 	}
@@ -140,7 +149,8 @@ static void check_odd_headers(void)
 
 	/* 57 bytes of header: the data is not aligned in the file */
 	write_file(dir, "model.safetensors", "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8);
-	CHECK("unpadded header", weights_open(dir, &w) == STATUS_OK && weights_find(w, "a", 1, (int64_t[]){ 2 }, &t) == STATUS_OK);
+	CHECK("unpadded header",
+		weights_open(dir, &w) == STATUS_OK && weights_find(w, "a", 1, (int64_t[]){ 2 }, &t) == STATUS_OK);
 	if (w) {
 		weights_release(w, &t);
 		CHECK("its values", (uintptr_t)t.data % 4 == 0 && !memcmp(t.data, "\0\1\2\3\4\5\6\7", 8));
@@ -150,11 +160,14 @@ static void check_odd_headers(void)
 	write_file(dir, "model.safetensors",
 		"{\"__metadata__\":{\"format\":\"pt\"},\"s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"
 		"\"e\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[4,4]},"
-		"\"five\":{\"dtype\":\"BF16\",\"shape\":[1,1,1,1,2],\"data_offsets\":[4,8]}}   ", 8);
+		"\"five\":{\"dtype\":\"BF16\",\"shape\":[1,1,1,1,2],\"data_offsets\":[4,8]}}   ",
+		8);
 	CHECK("scalars, empty tensors, five dimensions", weights_open(dir, &w) == STATUS_OK);
 	if (w) {
-		CHECK("a scalar is a vector of one", weights_find(w, "s", 0, NULL, &t) == STATUS_OK && t.rank == 1 && t.dim[0] == 1);
-		CHECK("an empty tensor", weights_find(w, "e", 2, (int64_t[]){ 0, 3 }, &t) == STATUS_OK && tensor_count(&t) == 0);
+		CHECK("a scalar is a vector of one",
+			weights_find(w, "s", 0, NULL, &t) == STATUS_OK && t.rank == 1 && t.dim[0] == 1);
+		CHECK("an empty tensor",
+			weights_find(w, "e", 2, (int64_t[]){ 0, 3 }, &t) == STATUS_OK && tensor_count(&t) == 0);
 		CHECK("five dimensions are not found", weights_find(w, "five", 0, NULL, &t) == STATUS_CORRUPT);
 	}
 	weights_close(w);
@@ -178,11 +191,13 @@ static void check_shards(void)
 	struct weights *w = NULL;
 	struct tensor t;
 
-	write_shards(dir, "{\"metadata\":{},\"weight_map\":{\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"}}", header_b);
+	write_shards(
+		dir, "{\"metadata\":{},\"weight_map\":{\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"}}", header_b);
 	CHECK("two shards", weights_open(dir, &w) == STATUS_OK && weights_count(w) == 2);
 	if (w)
 		CHECK("a tensor's shard", weights_find(w, "b", 1, (int64_t[]){ 2 }, &t) == STATUS_OK &&
-			strstr(weights_path(w, "b"), "/text_encoder/2.safetensors") && strstr(weights_path(w, "a"), "/1.safetensors"));
+						  strstr(weights_path(w, "b"), "/text_encoder/2.safetensors") &&
+						  strstr(weights_path(w, "a"), "/1.safetensors"));
 	weights_close(w);
 	write_shards(dir, "{\"weight_map\":{\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"}}", header_a);
 	check_open_fails(dir, STATUS_CORRUPT, "as well", "a tensor in two shards");
@@ -191,10 +206,12 @@ static void check_shards(void)
 	write_shards(dir, "{\"weight_map\":{\"a\":\"1.safetensors\",\"c\":\"2.safetensors\"}}", header_b);
 	check_open_fails(dir, STATUS_CORRUPT, "/2.safetensors: tensor c", "a tensor of the index is nowhere");
 	write_shards(dir, "{\"weight_map\":{\"a\":\"1.safetensors\"}}", header_b);
-	CHECK("a shard that no tensor needs is not opened", weights_open(dir, &w) == STATUS_OK && weights_count(w) == 1);
+	CHECK("a shard that no tensor needs is not opened",
+		weights_open(dir, &w) == STATUS_OK && weights_count(w) == 1);
 	weights_close(w);
 	write_shards(dir, "{\"weight_map\":{\"a\":\"2.safetensors\"}}",
-		"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"x\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,4]}}");
+		"{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},\"x\":{\"dtype\":\"U8\",\"shape\":[2],"
+		"\"data_offsets\":[2,4]}}");
 	check_open_fails(dir, STATUS_CORRUPT, "tensor x is not in the index", "a tensor that the index lacks");
 	write_shards(dir, "{\"weight_map\":{}}", header_b);
 	check_open_fails(dir, STATUS_CORRUPT, "weight_map", "an empty index");
@@ -214,7 +231,8 @@ static void check_folders(void)
 	check_open_fails(dir, STATUS_CORRUPT, "regular", "a folder in the place of the file");
 	rmdir(path);
 	CHECK("a link into nothing", !symlink("nothing", path));
-	check_open_fails(dir, STATUS_NO_MODEL, "model.safetensors: cannot open: No such file", "a link into nothing is named");
+	check_open_fails(
+		dir, STATUS_NO_MODEL, "model.safetensors: cannot open: No such file", "a link into nothing is named");
 	unlink(path);
 	CHECK("a FIFO under the name of a file", !mkfifo(path, 0600));
 	check_open_fails(dir, STATUS_CORRUPT, "regular", "a FIFO does not hang");
@@ -312,8 +330,8 @@ static void check_bad_case(const char *golden, const json_t *bad)
 		place(golden, path, how);
 	status = open_and_find(dir);
 	good = status != STATUS_OK && any_word(json_object_get(answer, "names"), true) &&
-		any_word(json_object_get(answer, "says"), false) && !strncmp(status_text(), dir, strlen(dir)) &&
-		!strchr(status_text(), '\n');
+	       any_word(json_object_get(answer, "says"), false) && !strncmp(status_text(), dir, strlen(dir)) &&
+	       !strchr(status_text(), '\n');
 	check_case(good, status == STATUS_OK ? "accepted" : status_text(), "%s", name);
 }
 

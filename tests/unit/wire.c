@@ -110,7 +110,8 @@ static void test_garbage(void)
 
 	CHECK("a good frame is taken", receive_frame(2, 0, "{}") == STATUS_OK);
 	CHECK("a frame that is cut off ends the connection", receive_frame(20, 0, "{}") == STATUS_IO);
-	CHECK("a header that is cut off ends the connection", receive_raw("abc", 3, &(struct wire_message){ 0 }) == STATUS_IO);
+	CHECK("a header that is cut off ends the connection",
+		receive_raw("abc", 3, &(struct wire_message){ 0 }) == STATUS_IO);
 	CHECK("a length above the limit is refused", receive_frame(WIRE_REPLY_MAX + 1, 0, "{}") == STATUS_CORRUPT);
 	CHECK("a length of 4 GiB is refused", receive_frame(UINT32_MAX, 0, "{}") == STATUS_CORRUPT);
 	CHECK("two descriptors are refused", receive_frame(2, 2, "{}") == STATUS_CORRUPT);
@@ -146,6 +147,7 @@ static void test_timeouts(void)
 {
 	struct pair p = open_pair(WIRE_REPLY_MAX);
 	struct wire_message m;
+	json_t *body;
 
 	CHECK("nothing there: no message", wire_receive(p.wire, 0, &m) == STATUS_OK && !m.body);
 	CHECK("nothing in time: no message", wire_receive(p.wire, 20, &m) == STATUS_OK && !m.body);
@@ -157,7 +159,9 @@ static void test_timeouts(void)
 	CHECK("the other half: the message", wire_receive(p.wire, 0, &m) == STATUS_OK && m.body);
 	wire_message_fini(&m);
 	close_raw(&p);
-	CHECK("sending to nobody fails", wire_send(p.wire, json_null(), -1) == STATUS_IO);
+	body = json_object();
+	CHECK("sending to nobody fails", wire_send(p.wire, body, -1) == STATUS_IO);
+	json_decref(body);
 	close_pair(&p);
 }
 
@@ -219,7 +223,7 @@ static void test_descriptors(void)
 	struct wire_message m[4];
 	struct wire *sender;
 	bool sent = wire_open(p.raw, 0, &sender) == STATUS_OK;
-	char name[8];
+	char name[32];
 
 	for (int i = 0; i < 4; i++) {
 		json_t *body = json_pack("{s:i}", "id", i);
@@ -237,7 +241,7 @@ static void test_descriptors(void)
 
 		snprintf(name, sizeof name, "file %d", i);
 		check_case(got && json_integer_value(json_object_get(m[i].body, "id")) == i &&
-				(i % 2 ? fd_holds(m[i].fd, name) : m[i].fd == -1),
+				   (i % 2 ? fd_holds(m[i].fd, name) : m[i].fd == -1),
 			NULL, "message %d has its own descriptor", i);
 		if (got)
 			wire_message_fini(&m[i]);
@@ -252,7 +256,9 @@ static void test_descriptor_flood(void)
 	struct pair p = open_pair(WIRE_REPLY_MAX);
 	char byte = 0, space[CMSG_SPACE(16 * sizeof(int))] = { 0 };
 	struct iovec part = { &byte, 1 };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space };
+	struct msghdr message = {
+		.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space
+	};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&message);
 	struct wire_message m;
 	int fds[16];
@@ -283,7 +289,7 @@ enum { N_REPLIES = sizeof good_replies / sizeof *good_replies };
 static bool reply_is_sane(const struct wire_reply *r)
 {
 	bool sane = r->kind >= WIRE_READY && r->kind <= WIRE_FAILED && r->progress.step <= r->progress.steps &&
-		r->progress.step >= 0 && r->progress.stage < STAGE_COUNT && r->status < STATUS_COUNT;
+		    r->progress.step >= 0 && r->progress.stage < STAGE_COUNT && r->status < STATUS_COUNT;
 
 	for (int i = 0; i < STAGE_COUNT; i++)
 		sane = sane && r->progress.seconds[i] >= 0 && isfinite(r->progress.seconds[i]);
@@ -300,7 +306,7 @@ static void test_good_replies(void)
 		json_t *body = json_loads(good_replies[i], 0, NULL);
 
 		check_case(wire_read_reply(body, &r) == STATUS_OK && r.id == (uint64_t)i + 1 && (int)r.kind == i &&
-				reply_is_sane(&r),
+				   reply_is_sane(&r),
 			NULL, "reply %d is read", i);
 		json_decref(body);
 	}
@@ -309,17 +315,17 @@ static void test_good_replies(void)
 /* Every value of every reply is replaced by values of all kinds, and left out. */
 static void test_wrong_replies(void)
 {
-	static const char *const values[] = { "null", "-1", "99999999999999", "1.5", "\"\"", "\"x\"", "[]", "{}", "true",
-		"[1,2,3,4,-1]", "[1,2,3,4,5,6]", "[1,2,3,4,\"5\"]", "-9223372036854775808",
-		"\"0123456789ABCDEF0123456789abcdef\"", "\"a text that is longer than any name of a device or dtype\"" };
+	static const char *const values[] = { "null", "-1", "99999999999999", "1.5", "\"\"", "\"x\"", "[]", "{}",
+		"true", "[1,2,3,4,-1]", "[1,2,3,4,5,6]", "[1,2,3,4,\"5\"]", "-9223372036854775808",
+		"\"0123456789ABCDEF0123456789abcdef\"",
+		"\"a text that is longer than any name of a device or dtype\"" };
 	int insane = 0, taken_without = 0, untouched = 0, n = 0;
 
 	for (int i = 0; i < N_REPLIES; i++) {
 		json_t *good = json_loads(good_replies[i], 0, NULL), *value;
 		const char *key;
 
-		json_object_foreach(good, key, value)
-		{
+		json_object_foreach (good, key, value) {
 			json_t *bad = json_deep_copy(good);
 			struct wire_reply r = { .id = 777 };
 
@@ -365,7 +371,8 @@ static void mutate(struct bytes *b)
 	}
 }
 
-/* Feeds the stream in pieces; counts the messages until the end. Only harm counts: an endless loop, a reply out of range. */
+/* Feeds the stream in pieces; counts the messages until the end. Only harm counts: an endless loop, a reply out of
+ * range. */
 static int feed(const struct bytes *b, bool *harm)
 {
 	struct pair p = open_pair(WIRE_REPLY_MAX);
@@ -377,6 +384,8 @@ static int feed(const struct bytes *b, bool *harm)
 	while (status == STATUS_OK && count < 1000) {
 		struct wire_reply r;
 
+		if (at == b->len)
+			close_raw(&p);
 		status = wire_receive(p.wire, at < b->len ? 0 : -1, &m);
 		if (status == STATUS_OK && m.body) {
 			count++;
@@ -392,8 +401,6 @@ static int feed(const struct bytes *b, bool *harm)
 			if (write(p.raw, b->data + at, piece) > 0)
 				at += piece;
 		}
-		if (at == b->len)
-			close_raw(&p);
 	}
 	*harm = *harm || count > 100;
 	close_pair(&p);

@@ -1,0 +1,121 @@
+/* promptfs models [NAME ...]: the configured models, and what is wrong with those that cannot be used. */
+#include "fs/commands.h"
+
+#include <getopt.h>
+#include <string.h>
+
+#include "engine/family.h"
+#include "kernels/kernels.h"
+
+static const char name[] = "models";
+
+/* One line of the table; problem is "" when the model can be used. */
+struct row {
+	char name[64], family[32], dtype[16], size[COMMAND_BYTES_LEN], device[32];
+	char problem[1024];
+};
+
+static void note_problem(struct row *r)
+{
+	if (!*r->problem)
+		snprintf(r->problem, sizeof r->problem, "%s", status_text());
+}
+
+/* What "auto" and "" come to on this machine. */
+static void ask_device(const struct config *c, const struct config_model *m, struct row *r)
+{
+	const char *device = *m->device ? m->device : c->device, *wanted = *m->dtype ? m->dtype : c->dtype;
+	struct kernels *k = NULL;
+	enum dtype dtype;
+
+	snprintf(r->device, sizeof r->device, "%s", device);
+	snprintf(r->dtype, sizeof r->dtype, "%s", *wanted ? wanted : "-");
+	if (config_dtype(wanted, &dtype) != STATUS_OK || kernels_open(device, dtype, c->threads, &k) != STATUS_OK) {
+		note_problem(r);
+		return;
+	}
+	snprintf(r->device, sizeof r->device, "%s", kernels_device(k));
+	snprintf(r->dtype, sizeof r->dtype, "%s", dtype_name(kernels_dtype(k)));
+	kernels_close(k);
+}
+
+static void describe(const struct config *c, const struct config_model *m, struct row *r)
+{
+	struct model model;
+
+	*r = (struct row){ .family = "-", .size = "-" };
+	snprintf(r->name, sizeof r->name, "%s", m->name);
+	if (model_open(m->path, m->name, &model) == STATUS_OK) {
+		snprintf(r->family, sizeof r->family, "%s", model.family->name);
+		command_print_bytes(model.file_bytes, r->size);
+	} else {
+		note_problem(r);
+	}
+	ask_device(c, m, r);
+}
+
+static void print_row(const char *a, const char *b, const char *c, const char *d, const char *e, const char *problem)
+{
+	printf("%-24s %-12s %-6s %9s  %-8s ", a, b, c, d, e);
+	command_print_line(problem, 1000, stdout);
+	putchar('\n');
+}
+
+static bool print_model(const struct config *c, const struct config_model *m)
+{
+	struct row r;
+
+	describe(c, m, &r);
+	print_row(r.name, r.family, r.dtype, r.size, r.device,
+		*r.problem                        ? r.problem
+		: m == config_find_model(c, NULL) ? "ok, default"
+						  : "ok");
+	return !*r.problem;
+}
+
+/* Those asked for must be usable; a list of all says what is wrong and is fine. */
+static int print_asked(const struct config *c, int count, char **names)
+{
+	int code = 0;
+
+	for (int i = 0; i < count; i++) {
+		const struct config_model *m = config_find_model(c, names[i]);
+
+		if (!m) {
+			code = command_fail(status_fail(STATUS_NO_MODEL, "no model '%.60s' is configured", names[i]));
+			continue;
+		}
+		if (!print_model(c, m))
+			code = command_fail(status_fail(STATUS_NO_MODEL, "model %s cannot be used", m->name));
+	}
+	return code;
+}
+
+int cmd_models(int argc, char **argv)
+{
+	static const struct option none[] = { { 0 } };
+	struct config config;
+	char *by_option[1];
+	int code = command_config(&argc, argv, &config), option;
+
+	if (code)
+		return code;
+	optind = 0;
+	opterr = 0;
+	option = getopt_long(argc, argv, ":", none, NULL);
+	if (option != -1) {
+		config_free(&config);
+		return command_bad_option(name, option, argv);
+	}
+	by_option[0] = config.default_model;
+	print_row("NAME", "FAMILY", "DTYPE", "SIZE", "DEVICE", "STATE");
+	if (argc > optind)
+		code = print_asked(&config, argc - optind, argv + optind);
+	else if (config.model_asked)
+		code = print_asked(&config, 1, by_option);
+	else
+		for (int i = 0; i < config.n_models; i++)
+			print_model(&config, &config.models[i]);
+	config_free(&config);
+	return command_finish() ? 1 : code;
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# promptfs models: the table, broken models, models by path.
+. "$(dirname "$0")/lib.sh"
+card good
+mkdir empty other
+echo '{ "_class_name": "OtherPipeline" }' >other/model_index.json
+cat >c.yaml <<YAML
+default_model: good
+models:
+  good: { path: good, defaults: { size: 32x48, steps: 2 } }
+  empty: { path: empty }
+  other: { path: other }
+  gpu: { path: good, device: "cuda:0" }
+YAML
+export PROMPTFS_CONFIG=$work/c.yaml
+run models
+check "every model has a line" is "$status $(echo "$out" | wc -l)" "0 6"
+check "a good one, the default" has "$(echo "$out" | grep '^good ')" "ok, default"
+check "a folder without a model" has "$(echo "$out" | grep '^empty ')" "model_index.json"
+check "an unknown pipeline" has "$(echo "$out" | grep '^other ')" "OtherPipeline"
+check "a device that is not there" has "$(echo "$out" | grep '^gpu ')" "cuda"
+run models good
+check "one that is asked for" is "$status $(echo "$out" | wc -l)" "0 2"
+run models empty
+check "a broken one that is asked for: exit 1" is "$status $(wc -l <.err)" "1 1"
+run models --model empty
+check "by option: exit 1" is "$status" 1
+run models nope
+check "one that is not configured" has "$status $err" "1 promptfs: no model 'nope'"
+run models --model "$work/good/"
+check "by path: a name of its own" has "$out" "good-2 "
+run generate -o a.png x
+check "the model's defaults" is "$status $(head -c 24 a.png | tail -c 8 | od -An -tu1 | tr -s ' ')" "0  0 0 0 32 0 0 0 48"
+printf 'x\nModel: empty' | "$program" generate -o b.png - 2>.err
+status=$? err=$(cat .err)
+check "a prompt file's model" has "$status $err" "1 promptfs: "
+printf 'x\nModel: empty' | "$program" generate --model good -o b.png - 2>.err
+status=$? err=$(cat .err)
+check "an option wins over it" is "$status" 0
+finish
