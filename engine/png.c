@@ -348,7 +348,7 @@ static enum status parse_bare(const unsigned char *png, size_t len, struct bare 
 
 enum status png_check(const void *png, size_t len, int *width, int *height)
 {
-	struct bare b;
+	struct bare b = { 0 };
 
 	TRY(parse_bare(png, len, &b));
 	*width = b.width;
@@ -398,7 +398,7 @@ static enum status dress(const struct bare *b, const unsigned char *png, size_t 
 enum status png_dress(const void *png, size_t len, int n_texts, const struct png_text *texts, struct bytes *out)
 {
 	size_t before = out->len;
-	struct bare b;
+	struct bare b = { 0 };
 	enum status status;
 
 	TRY(parse_bare(png, len, &b));

@@ -12,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,12 +112,19 @@ static int take_away(const char *path, bool lazy)
 	return umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? errno : 0;
 }
 
-/* A dead mount answers ENOTCONN to everything; several may lie upon each other. */
+/* Whether a daemon that died left `path` mounted.  statfs always asks the daemon; stat may be answered from what the
+ * kernel remembers of the root, long after the daemon is gone. */
+static bool is_dead(const char *path)
+{
+	struct statfs st;
+
+	return statfs(path, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
+/* Several dead mounts may lie upon each other. */
 static enum status clear_dead(const char *path)
 {
-	struct stat st;
-
-	for (int i = 0; i < STACKED_MAX && stat(path, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED); i++) {
+	for (int i = 0; i < STACKED_MAX && is_dead(path); i++) {
 		int error = take_away(path, true);
 
 		if (error)
@@ -233,7 +241,6 @@ static bool find_absolute(const char *path, char absolute[PATH_MAX])
 enum status mountpoint_release(const char *path, bool lazy)
 {
 	char absolute[PATH_MAX], type[64];
-	struct stat st;
 	bool dead;
 	int error, server;
 
@@ -241,7 +248,7 @@ enum status mountpoint_release(const char *path, bool lazy)
 		return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
 	if (!mountpoint_type(absolute, type, sizeof(type)) || strcmp(type, our_type) != 0)
 		return status_fail(STATUS_IO, "%s: no promptfs is mounted there", path);
-	dead = stat(absolute, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+	dead = is_dead(absolute);
 	server = dead ? -1 : open_server(absolute);
 	error = take_away(absolute, lazy || dead);
 	if (error) {

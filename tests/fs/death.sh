@@ -1,6 +1,6 @@
 # What goes wrong around a mount: its folder, its store, its daemon killed, its disk full.
 . "$(dirname "$0")/lib.sh"
-one_line() { [ "$(wc -l <"$top/stderr")" = 1 ]; }
+one_line() { [ "$(wc -l <"$top/said")" = 1 ]; }
 mount_at() { timeout 20 "$promptfs" mount --model "$model" --store "$store" --cache "$cache" --log-file "$log" "$@"; }
 
 refuses "a missing folder" "missing.*create" mount_at "$top/missing"

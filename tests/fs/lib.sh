@@ -25,9 +25,10 @@ mkdir "$mnt" "$model"
 export XDG_CONFIG_HOME=$top/config XDG_DATA_HOME=$top/data XDG_CACHE_HOME=$top/xdg-cache
 unset ${!PROMPTFS_*}
 
-# The weightless model: a picture in steps x MS milliseconds.
+# The weightless model: a picture in steps x MS milliseconds.  A running daemon is told that its model changed.
 set_delay() { # MS
 	echo "{\"_class_name\": \"PromptfsTestCard\", \"delay_ms\": $1}" >"$model/model_index.json"
+	if mountpoint -q "$mnt"; then { echo reload >"$status/control"; } 2>/dev/null; fi
 }
 set_delay 20
 
@@ -70,15 +71,15 @@ check() { # NAME COMMAND...
 	shift
 	if "$@" >/dev/null 2>"$top/stderr"; then ok "$name"; else not_ok "$name" "failed: $* ($(head -c 300 "$top/stderr" | tr '\n' ' '))"; fi
 }
-refuses() { # NAME MESSAGE COMMAND...: fails, and says MESSAGE (a pattern of grep -E)
+refuses() { # NAME MESSAGE COMMAND...: fails, and says MESSAGE (a pattern of grep -E); $top/said keeps what it said
 	local name=$1 message=$2
 	shift 2
-	if "$@" >/dev/null 2>"$top/stderr"; then
+	if "$@" >/dev/null 2>"$top/said"; then
 		not_ok "$name" "succeeded: $*"
-	elif grep -qE "$message" "$top/stderr"; then
+	elif grep -qE "$message" "$top/said"; then
 		ok "$name"
 	else
-		not_ok "$name" "said '$(head -c 300 "$top/stderr" | tr '\n' ' ')', wanted '$message'"
+		not_ok "$name" "said '$(head -c 300 "$top/said" | tr '\n' ' ')', wanted '$message'"
 	fi
 }
 eventually() { # SECONDS COMMAND...
