@@ -366,6 +366,8 @@ static enum status add_model(struct config *c, const char *name, const char *pat
 /* Beside the binary in a build tree (build/<variant>/promptfs), else where it was installed. */
 static void find_shipped(char path[PATH_MAX])
 {
+	/* beside the program in the tree it was built in; beside the folder it was installed in */
+	static const char *const places[] = { "../../models", "../share/promptfs/models" };
 	const char *dir = getenv("PROMPTFS_MODELS");
 	char exe[PATH_MAX - 64], beside[PATH_MAX], *slash;
 	ssize_t len = readlink("/proc/self/exe", exe, sizeof exe - 1);
@@ -376,9 +378,10 @@ static void find_shipped(char path[PATH_MAX])
 	}
 	exe[len > 0 ? len : 0] = 0;
 	slash = strrchr(exe, '/');
-	if (slash) {
+	if (slash)
 		*slash = 0;
-		snprintf(beside, sizeof beside, "%s/../../models/%s", exe, shipped_name);
+	for (size_t i = 0; slash && i < sizeof places / sizeof places[0]; i++) {
+		snprintf(beside, sizeof beside, "%s/%s/%s", exe, places[i], shipped_name);
 		if (is_folder(beside) && realpath(beside, path))
 			return;
 	}

@@ -157,9 +157,8 @@ void jobs_count_end(struct jobs *j, const struct model *model, enum job_end end)
 void jobs_count_seconds(struct jobs_counters *c, const double seconds[STAGE_COUNT]);
 
 /* instance.c */
-enum status instance_start(
-	struct pool *p, struct instance **out); /* its thread; the process comes with the first job */
-void instance_wake(struct instance *in);        /* under jobs.mu or not */
+enum status instance_start(struct pool *p, struct instance **out); /* a thread; the process comes with the first job */
+void instance_wake(struct instance *in);                           /* under jobs.mu or not */
 /* Ends thread and process, with force from `deadline` (jobs_now()) on, and frees.  After jobs.closing was set. */
 void instance_end(struct instance *in, double deadline);
 
