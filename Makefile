@@ -27,6 +27,16 @@ FLAGS_tsan    := -O1 -g -fsanitize=thread
 CFLAGS   += $(STRICT) $(FLAGS_$(VARIANT)) -fopenmp -pthread
 LDFLAGS  += $(FLAGS_$(VARIANT)) -fopenmp -pthread
 
+# V=1 shows the commands
+V ?= 0
+ifeq ($(V),1)
+Q   :=
+SAY := @:
+else
+Q   := @
+SAY := @printf '  %-4s %s\n'
+endif
+
 # asked when a compiler runs, so that `make help` and `make deps` work on a bare machine
 PKG_CFLAGS = $(shell pkg-config --cflags $(PACKAGES))
 PKG_LIBS   = $(shell pkg-config --libs $(PACKAGES)) -ldnnl -lm
@@ -111,23 +121,28 @@ clean: ## remove what was built
 	rm -rf build promptfs
 
 $(BUILD)/promptfs: $(BUILD)/fs/main.o $(LIB_OBJ)
-	$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 $(BUILD)/bench/%: $(BUILD)/tests/bench/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
 # PNG's filters are loops over bytes: as vectors they take 1.1 ms at 512x512, otherwise 6.2
 $(BUILD)/engine/png.o: CFLAGS += -O3
-# the kernels are the only place where the compiler may assume more about floats than C does
-$(BUILD)/kernels/cpu/%.o: CFLAGS += -O3 -fno-math-errno -fno-trapping-math
+# the kernels are the only place where the compiler may assume more about floats than C does; -std=c11 would keep it from
+# joining products and sums
+$(BUILD)/kernels/cpu/%.o: CFLAGS += -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast
 
 $(BUILD)/%.o: %.c Makefile VERSION
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(SAY) CC $<
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(LIB_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d)
