@@ -67,32 +67,23 @@ static const struct load_entry shortcut_table[] = {
 	VECTOR(resnet, shortcut_bias, "conv_shortcut.bias", D_OUT),
 };
 
-static const struct load_entry attention_table[] = {
-	VECTOR(mid_attention, norm_weight, "group_norm.weight", D_OUT),
-	VECTOR(mid_attention, norm_bias, "group_norm.bias", D_OUT),
-	MATRIX(mid_attention, q, LOAD_LINEAR_1X1, "to_q.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, q_bias, "to_q.bias", D_OUT),
-	MATRIX(mid_attention, k, LOAD_LINEAR_1X1, "to_k.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, k_bias, "to_k.bias", D_OUT),
-	MATRIX(mid_attention, v, LOAD_LINEAR_1X1, "to_v.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, v_bias, "to_v.bias", D_OUT),
-	MATRIX(mid_attention, out, LOAD_LINEAR_1X1, "to_out.0.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, out_bias, "to_out.0.bias", D_OUT),
-};
+#define ATTENTION(q_name, k_name, v_name, out_name)                                                                    \
+	{                                                                                                              \
+		VECTOR(mid_attention, norm_weight, "group_norm.weight", D_OUT),                                        \
+		VECTOR(mid_attention, norm_bias, "group_norm.bias", D_OUT),                                            \
+		MATRIX(mid_attention, q, LOAD_LINEAR_1X1, q_name ".weight", D_OUT, D_OUT),                             \
+		VECTOR(mid_attention, q_bias, q_name ".bias", D_OUT),                                                  \
+		MATRIX(mid_attention, k, LOAD_LINEAR_1X1, k_name ".weight", D_OUT, D_OUT),                             \
+		VECTOR(mid_attention, k_bias, k_name ".bias", D_OUT),                                                  \
+		MATRIX(mid_attention, v, LOAD_LINEAR_1X1, v_name ".weight", D_OUT, D_OUT),                             \
+		VECTOR(mid_attention, v_bias, v_name ".bias", D_OUT),                                                  \
+		MATRIX(mid_attention, out, LOAD_LINEAR_1X1, out_name ".weight", D_OUT, D_OUT),                         \
+		VECTOR(mid_attention, out_bias, out_name ".bias", D_OUT),                                              \
+	}
 
+static const struct load_entry attention_table[] = ATTENTION("to_q", "to_k", "to_v", "to_out.0");
 /* the spelling of files from before diffusers 0.17 */
-static const struct load_entry old_attention_table[] = {
-	VECTOR(mid_attention, norm_weight, "group_norm.weight", D_OUT),
-	VECTOR(mid_attention, norm_bias, "group_norm.bias", D_OUT),
-	MATRIX(mid_attention, q, LOAD_LINEAR_1X1, "query.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, q_bias, "query.bias", D_OUT),
-	MATRIX(mid_attention, k, LOAD_LINEAR_1X1, "key.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, k_bias, "key.bias", D_OUT),
-	MATRIX(mid_attention, v, LOAD_LINEAR_1X1, "value.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, v_bias, "value.bias", D_OUT),
-	MATRIX(mid_attention, out, LOAD_LINEAR_1X1, "proj_attn.weight", D_OUT, D_OUT),
-	VECTOR(mid_attention, out_bias, "proj_attn.bias", D_OUT),
-};
+static const struct load_entry old_attention_table[] = ATTENTION("query", "key", "value", "proj_attn");
 
 static const struct load_entry upsampler_table[] = {
 	MATRIX(upsampler, conv, LOAD_CONV_3, "conv.weight", D_OUT, D_OUT),
@@ -147,8 +138,9 @@ static enum status check_variant(const json_t *object, const char *path, int n_b
 	return STATUS_OK;
 }
 
-static enum status read_config(const json_t *object, const char *path, struct autoencoder_config *c)
+static enum status read_config(const json_t *object, const char *path, void *out)
 {
+	struct autoencoder_config *c = out;
 	TRY(json_need_ints(object, path, "block_out_channels", 1, 1 << 14, AUTOENCODER_BLOCKS_MAX, c->channels, &c->n_blocks));
 	TRY(check_variant(object, path, c->n_blocks));
 	c->latent_channels = 4;
@@ -178,16 +170,11 @@ enum status autoencoder_config_read(const char *dir, struct autoencoder_config *
 {
 	char path[4096];
 	struct autoencoder_config c = { 0 };
-	json_t *object;
-	enum status status;
 
 	snprintf(path, sizeof path, "%s/config.json", dir);
-	TRY(json_read_object(path, &object));
-	status = read_config(object, path, &c);
-	json_decref(object);
-	if (status == STATUS_OK)
-		*out = c;
-	return status;
+	TRY(json_read_with(path, read_config, &c));
+	*out = c;
+	return STATUS_OK;
 }
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */

@@ -63,6 +63,18 @@ enum status json_read_object(const char *path, json_t **out)
 	return status;
 }
 
+enum status json_read_with(
+	const char *path, enum status (*read)(const json_t *object, const char *path, void *out), void *out)
+{
+	json_t *object;
+	enum status status;
+
+	TRY(json_read_object(path, &object));
+	status = read(object, path, out);
+	json_decref(object);
+	return status;
+}
+
 static enum status fail_parse(json_error_t *error)
 {
 	bool too_large = json_error_code(error) == json_error_numeric_overflow;

@@ -19,6 +19,10 @@ enum status json_read_object(const char *path, json_t **out);
 /* The same from memory.  The message names no file: the caller puts that before it with status_prefix. */
 enum status json_parse_object(const void *text, size_t len, json_t **out);
 
+/* Opens a file and gives its object to `read` with the file's path; the object is closed again. */
+enum status json_read_with(
+	const char *path, enum status (*read)(const json_t *object, const char *path, void *out), void *out);
+
 /* Values of `object` under `key`.  A missing or null key leaves *out as it is (the caller's default) unless it is
  * required, which _need says; a value of another type or outside [low, high] fails. */
 enum status json_get_int(

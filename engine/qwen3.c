@@ -62,8 +62,9 @@ static enum status check_variant(const json_t *object, const char *path)
 	return STATUS_OK;
 }
 
-static enum status read_config(const json_t *object, const char *path, struct qwen3_config *c)
+static enum status read_config(const json_t *object, const char *path, void *out)
 {
+	struct qwen3_config *c = out;
 	/* newer files keep rope_theta in an object of its own */
 	const json_t *rope = json_object_get(object, "rope_parameters");
 
@@ -94,16 +95,11 @@ enum status qwen3_config_read(const char *dir, struct qwen3_config *out)
 {
 	char path[4096];
 	struct qwen3_config c = { 0 };
-	json_t *object;
-	enum status status;
 
 	snprintf(path, sizeof path, "%s/config.json", dir);
-	TRY(json_read_object(path, &object));
-	status = read_config(object, path, &c);
-	json_decref(object);
-	if (status == STATUS_OK)
-		*out = c;
-	return status;
+	TRY(json_read_with(path, read_config, &c));
+	*out = c;
+	return STATUS_OK;
 }
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */

@@ -15,8 +15,9 @@ static enum status refuse_if_set(const json_t *object, const char *path, const c
 	return status_fail(STATUS_UNSUPPORTED, "%s: %s is not supported by this version", path, key);
 }
 
-static enum status read_object(const json_t *object, const char *path, struct flow_config *c)
+static enum status read_config(const json_t *object, const char *path, void *out)
 {
+	struct flow_config *c = out;
 	static const char *const unsupported[] = { "invert_sigmas", "shift_terminal", "use_karras_sigmas",
 		"use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling" };
 	const char *class_name = "FlowMatchEulerDiscreteScheduler", *kind = "exponential";
@@ -46,15 +47,10 @@ enum status flow_config_read(const char *path, struct flow_config *out)
 {
 	struct flow_config c = { .num_train_timesteps = 1000, .shift = 1, .base_shift = 0.5, .max_shift = 1.15,
 		.base_tokens = 256, .max_tokens = 4096 };
-	json_t *object;
-	enum status status;
 
-	TRY(json_read_object(path, &object));
-	status = read_object(object, path, &c);
-	json_decref(object);
-	if (status == STATUS_OK)
-		*out = c;
-	return status;
+	TRY(json_read_with(path, read_config, &c));
+	*out = c;
+	return STATUS_OK;
 }
 
 /* torch.linspace in float: counted from the nearer end. */

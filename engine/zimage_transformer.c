@@ -87,8 +87,9 @@ struct zimage_transformer {
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
 
-static enum status read_config(const json_t *object, const char *path, struct zimage_config *c)
+static enum status read_config(const json_t *object, const char *path, void *out)
 {
+	struct zimage_config *c = out;
 	int64_t patch[4], f_patch[4];
 	bool qk_norm = true;
 	int n_patches, n_f_patches, n_axes, n_lens;
@@ -129,16 +130,11 @@ enum status zimage_config_read(const char *dir, struct zimage_config *out)
 {
 	char path[4096];
 	struct zimage_config c = { 0 };
-	json_t *object;
-	enum status status;
 
 	snprintf(path, sizeof path, "%s/config.json", dir);
-	TRY(json_read_object(path, &object));
-	status = read_config(object, path, &c);
-	json_decref(object);
-	if (status == STATUS_OK)
-		*out = c;
-	return status;
+	TRY(json_read_with(path, read_config, &c));
+	*out = c;
+	return STATUS_OK;
 }
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */

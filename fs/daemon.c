@@ -18,7 +18,8 @@
 #include "fs/statusfs.h"
 #include "fs/tree.h"
 
-enum { THREADS_MAX = 10 };
+/* Few that wait: each request wakes another one of those, whose cache is cold. */
+enum { THREADS_MAX = 10, IDLE_THREADS_MAX = 2 };
 
 /* ---- libfuse's own messages ---- */
 
@@ -251,6 +252,7 @@ static enum status serve(struct daemon *d)
 	if (!loop)
 		return status_fail(STATUS_NO_MEMORY, "no memory to start");
 	fuse_loop_cfg_set_max_threads(loop, THREADS_MAX);
+	fuse_loop_cfg_set_idle_threads(loop, IDLE_THREADS_MAX);
 	ended = fuse_session_loop_mt(d->session, loop);
 	fuse_loop_cfg_destroy(loop);
 	/* positive: the signal that ended it */

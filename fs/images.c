@@ -23,6 +23,10 @@
  * anew each time. */
 static const double attr_timeout_s = 3600, entry_timeout_s = 0;
 
+/* A folder's attributes follow those of the one in prompts/.  Its look-ups renew them too, so that only the root of the tree,
+ * whose name is not looked up again, can lag behind. */
+static const double folder_timeout_s = 1;
+
 enum { SHELF_BYTES = 32 << 20 };
 
 /* A finished picture, shared by the inode and its open files. */
@@ -283,9 +287,8 @@ static int look_up(struct daemon *d, const struct folder *f, const char *name, s
 	if (error)
 		return error;
 	set_entry(out);
-	/* a folder's own attributes follow those of the one in prompts/ */
 	if (S_ISDIR(out->attr.st_mode))
-		out->attr_timeout = 0;
+		out->attr_timeout = folder_timeout_s;
 	return 0;
 }
 
@@ -319,7 +322,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		fuse_reply_attr(req, &((struct link *)i)->st, attr_timeout_s);
 	} else {
 		view_folder_attr((struct folder *)i, &st);
-		fuse_reply_attr(req, &st, 0);
+		fuse_reply_attr(req, &st, folder_timeout_s);
 	}
 }
 

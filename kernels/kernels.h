@@ -114,7 +114,7 @@ enum activation { ACTIVATION_NONE, ACTIVATION_SILU, ACTIVATION_GELU /* erf */, A
 
 /* y = activation(x w^T + bias) (+ y when accumulate). */
 struct linear {
-	struct tensor x;             /* [m, k] operand */
+	struct tensor x;             /* [m, k] operand; rows may be strided, at the cost of a copy on cpu */
 	const struct weight *w;      /* [n, k] */
 	const struct weight *bias;   /* [n] table, or NULL */
 	enum activation activation;

@@ -131,22 +131,37 @@ static struct tensor places_view(const struct tensor *t)
 	return tensor_view(t->data, t->dtype, 2, (int64_t[]){ t->dim[0] * t->dim[1], t->dim[2] });
 }
 
+static size_t dense_size(const struct tensor *t, enum dtype dtype)
+{
+	return ((size_t)tensor_count(t) * dtype_size(dtype) + 63) / 64 * 64;
+}
+
+/* With strided rows of x or y oneDNN 2.6 falls back to its reference loops, 200 times slower: those rows are copied to
+ * and from scratch, as is a y of a dtype it has not. */
 static enum status cpu_linear(struct kernels *k, const struct linear *op)
 {
-	const size_t len = (size_t)tensor_count(&op->y) * sizeof(float);
-	struct linear wide = *op;
-	void *data;
-	enum status status;
+	const bool copy_x = !tensor_contiguous(&op->x), copy_y = !tensor_contiguous(&op->y) || needs_f32(k, &op->y);
+	const enum dtype y_dtype = needs_f32(k, &op->y) ? DTYPE_F32 : op->y.dtype;
+	const size_t x_size = copy_x ? dense_size(&op->x, k->dtype) : 0;
+	const size_t y_size = copy_y ? dense_size(&op->y, y_dtype) : 0;
+	struct linear dense = *op;
+	void *scratch;
 
-	if (!needs_f32(k, &op->y))
+	if (!copy_x && !copy_y)
 		return onednn_linear(onednn(k), k, op);
-	TRY(memory_map(k, len, &data));
-	wide.y = tensor_view(data, DTYPE_F32, 2, op->y.dim);
-	status = onednn_linear(onednn(k), k, &wide);
-	if (status == STATUS_OK)
-		simd(k)->unary(UNARY_COPY, &wide.y, &op->y);
-	memory_unmap(k, data, len);
-	return status;
+	TRY(need_scratch(k, x_size + y_size, &scratch));
+	if (copy_x) {
+		dense.x = tensor_view(scratch, k->dtype, 2, op->x.dim);
+		simd(k)->unary(UNARY_COPY, &op->x, &dense.x);
+	}
+	if (copy_y)
+		dense.y = tensor_view((char *)scratch + x_size, y_dtype, 2, op->y.dim);
+	if (copy_y && op->accumulate)
+		simd(k)->unary(UNARY_COPY, &op->y, &dense.y);
+	TRY(onednn_linear(onednn(k), k, &dense));
+	if (copy_y)
+		simd(k)->unary(UNARY_COPY, &dense.y, &op->y);
+	return STATUS_OK;
 }
 
 /* A row of the enlarged picture; rows outside it are zeros. */

@@ -19,6 +19,7 @@ enum status onednn_pack_rows(
 	struct onednn *o, struct weight *w, enum dtype dtype, int64_t first, int64_t count, const void *rows);
 void onednn_pack_free(struct weight *w);
 
+/* x and y with adjacent rows: strided ones give right results, but slowly. */
 enum status onednn_linear(struct onednn *o, struct kernels *k, const struct linear *op);
 
 /* A convolution over rows that are there already: x is [h + 2 * halo, w, in] for y [h, w, out], where halo is 0 and

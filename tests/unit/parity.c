@@ -11,11 +11,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "engine/safetensors.h"
 #include "tests/unit/check.h"
+#include "tests/unit/program.h"
 
 struct file {
 	void *data;
@@ -200,23 +200,12 @@ static void add_argument(struct command *c, const char *key, const json_t *value
 	add(c, "%s=%s", key, text);
 }
 
-static const char *program(void)
-{
-	const char *path = getenv("PROMPTFS_BINARY");
-
-	return path && *path ? path : "build/release/promptfs";
-}
-
 static bool run(const struct command *c)
 {
-	pid_t pid = fork();
+	struct rusage used;
 	int state;
 
-	if (pid == 0) {
-		execv(program(), c->argv);
-		_exit(127);
-	}
-	return pid > 0 && waitpid(pid, &state, 0) == pid && WIFEXITED(state) && WEXITSTATUS(state) == 0;
+	return program_run((const char *const *)c->argv, -1, 0, &state, &used) && WIFEXITED(state) && WEXITSTATUS(state) == 0;
 }
 
 static void run_case(const json_t *golden, const char *device, const char *dtype, const char *tensors)
