@@ -325,6 +325,8 @@ static enum status paint(struct generation *g)
 	TRY(output_check(g->output));
 	TRY(open_engine(g));
 	open_cache(g);
+	if (!hashes_recall(g->config.cache, g->model.identity, g->model.hash))
+		progress_say(&g->bar, "reading the model's files (once), for the key of its pictures");
 	TRY(hashes_settle(g->config.cache, &g->model));
 	TRY(key_make(&g->recipe, g->model.hash, engine_dtype(g->engine), &g->canonical, g->key));
 	s = interrupted ? status_fail(STATUS_CANCELLED, "interrupted") : STATUS_OK;

@@ -23,11 +23,13 @@ enum { THREADS_MAX = 10, IDLE_THREADS_MAX = 2 };
 
 /* ---- libfuse's own messages ---- */
 
-/* Before requests are answered, libfuse's last word explains why mounting failed; afterwards its words are log lines. */
+/* Before requests are answered, libfuse's last word explains why mounting failed; afterwards its words are log lines.
+ */
 static char fuse_words[512];
 static bool fuse_words_kept;
 
-__attribute__((format(printf, 2, 0))) static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void on_fuse_log(
+	enum fuse_log_level level, const char *format, va_list args)
 {
 	char text[sizeof(fuse_words)];
 
@@ -96,8 +98,8 @@ static enum status check_outside(const char *mountpoint, const char *what, const
 	if (!realpath(path, absolute))
 		return status_fail(STATUS_IO, "%s %s: %s", what, path, strerror(errno));
 	if (strncmp(absolute, mountpoint, len) == 0 && (absolute[len] == '/' || absolute[len] == '\0'))
-		return status_fail(STATUS_INVALID, "mount point %s: the %s %s lies inside; choose another folder", mountpoint, what,
-			absolute);
+		return status_fail(STATUS_INVALID, "mount point %s: the %s %s lies inside; choose another folder",
+			mountpoint, what, absolute);
 	return STATUS_OK;
 }
 
@@ -231,17 +233,20 @@ static enum status open_session(struct daemon *d)
 	d->session = fuse_session_new(&args, &ops, sizeof(ops), d);
 	fuse_opt_free_args(&args);
 	if (!d->session)
-		return status_fail(STATUS_INVALID, "-o %s: %s", given ? given : "", *fuse_words ? fuse_words : "not accepted by libfuse");
+		return status_fail(STATUS_INVALID, "-o %s: %s", given ? given : "",
+			*fuse_words ? fuse_words : "not accepted by libfuse");
 	return STATUS_OK;
 }
 
 static enum status mount_session(struct daemon *d)
 {
 	if (access("/dev/fuse", F_OK) < 0)
-		return status_fail(STATUS_IO, "/dev/fuse is missing: load the kernel's fuse module, or give the container the device");
+		return status_fail(STATUS_IO,
+			"/dev/fuse is missing: load the kernel's fuse module, or give the container the device");
 	if (fuse_session_mount(d->session, d->options->mountpoint) == 0)
 		return STATUS_OK;
-	return status_fail(STATUS_IO, "cannot mount on %s%s%s", d->options->mountpoint, *fuse_words ? ": " : "", fuse_words);
+	return status_fail(
+		STATUS_IO, "cannot mount on %s%s%s", d->options->mountpoint, *fuse_words ? ": " : "", fuse_words);
 }
 
 static enum status serve(struct daemon *d)
@@ -330,7 +335,7 @@ static enum status load_config(const struct daemon_options *options, struct conf
 	return s;
 }
 
-enum status daemon_reload(struct daemon *d)
+static enum status reload(struct daemon *d)
 {
 	const struct config *now = &resolver_catalog(d->resolver)->config;
 	struct catalog *catalog;
@@ -343,4 +348,16 @@ enum status daemon_reload(struct daemon *d)
 	resolver_reload(d->resolver, catalog);
 	log_info("the configuration was read again");
 	return STATUS_OK;
+}
+
+/* One at a time: the working folder is the process's. */
+enum status daemon_reload(struct daemon *d)
+{
+	static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
+	enum status s;
+
+	pthread_mutex_lock(&mu);
+	s = reload(d);
+	pthread_mutex_unlock(&mu);
+	return s;
 }

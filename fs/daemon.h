@@ -33,8 +33,8 @@ struct daemon_options {
 	const char *fuse_options; /* as after -o, joined by commas; NULL: none */
 	int argc;                 /* the command line, to read the configuration again */
 	char **argv;
-	const char *directory;    /* where it was given */
-	int ready_fd;             /* a byte is written to it when requests are answered; -1: nobody waits */
+	const char *directory; /* where it was given */
+	int ready_fd;          /* a byte is written to it when requests are answered; -1: nobody waits */
 };
 
 struct daemon {
@@ -59,7 +59,8 @@ struct daemon {
 /* Serves until unmounted or told to end.  Takes the configuration. */
 enum status daemon_run(const struct daemon_options *options, struct config *config);
 
-/* Reads the configuration again, for status/control. */
+/* Reads the configuration and looks at the models again, for status/control and when a worker found a model changed.
+ * Any thread. */
 enum status daemon_reload(struct daemon *d);
 
 #endif

@@ -19,12 +19,12 @@
 #include "fs/tree.h"
 #include "fs/views.h"
 
-/* What an inode shows never changes but for its owner, mode and time, and every look-up renews those; names are asked for
- * anew each time. */
+/* What an inode shows never changes but for its owner, mode and time, and every look-up renews those; names are asked
+ * for anew each time. */
 static const double attr_timeout_s = 3600, entry_timeout_s = 0;
 
-/* A folder's attributes follow those of the one in prompts/.  Its look-ups renew them too, so that only the root of the tree,
- * whose name is not looked up again, can lag behind. */
+/* A folder's attributes follow those of the one in prompts/.  Its look-ups renew them too, so that only the root of the
+ * tree, whose name is not looked up again, can lag behind. */
 static const double folder_timeout_s = 1;
 
 enum { SHELF_BYTES = 32 << 20 };
@@ -39,23 +39,23 @@ struct image {
 	struct inode inode;
 	struct daemon *d;
 	struct resolve_revision revision;
-	char *name;                 /* "a/b.png" */
+	char *name; /* "a/b.png" */
 	struct resolved *resolved;
-	atomic_bool retired;        /* its bytes could not be made again: the name belongs to another inode now */
+	atomic_bool retired; /* its bytes could not be made again: the name belongs to another inode now */
 	/* guarded by images.mu */
 	uid_t uid;
 	gid_t gid;
 	mode_t mode;
 	int64_t mtime_ns;
-	struct finished *finished;  /* NULL: not in memory */
+	struct finished *finished; /* NULL: not in memory */
 	bool digested;
-	uint64_t digest;            /* of the bare picture that was shown first */
+	uint64_t digest; /* of the bare picture that was shown first */
 	bool shelved;
 	struct image *older, *newer; /* on the shelf */
 };
 
 struct images {
-	struct folder *root;        /* held */
+	struct folder *root; /* held */
 	pthread_mutex_t mu;
 	struct image *oldest, *newest; /* inodes with finished bytes; guarded by mu, as the rest */
 	size_t shelf_bytes;
@@ -151,8 +151,8 @@ static bool image_same(const struct inode *known, const struct inode *fresh)
 {
 	const struct image *a = (const struct image *)known, *b = (const struct image *)fresh;
 
-	return known->free == image_free && a->revision.high == b->revision.high && a->revision.low == b->revision.low &&
-		!atomic_load(&a->retired) && strcmp(a->name, b->name) == 0;
+	return known->free == image_free && a->revision.high == b->revision.high &&
+	       a->revision.low == b->revision.low && !atomic_load(&a->retired) && strcmp(a->name, b->name) == 0;
 }
 
 static struct image *image_new(struct daemon *d, const struct child *c)
@@ -257,8 +257,8 @@ static int enter_folder(struct daemon *d, const struct folder *f, const struct c
 	return error;
 }
 
-static int enter_link(struct daemon *d, const struct folder *f, const char *name, const struct child *c,
-	struct fuse_entry_param *out)
+static int enter_link(
+	struct daemon *d, const struct folder *f, const char *name, const struct child *c, struct fuse_entry_param *out)
 {
 	struct link *l;
 	int error = view_enter_link(d, f, name, c, &l);
@@ -374,8 +374,8 @@ static enum status dress(const struct image *i, const struct job_result *result,
 	if (s == STATUS_OK)
 		s = dress_png(&i->resolved->recipe, &model, result->png, result->png_len, &f->png);
 	if (s == STATUS_OK && f->png.len != i->resolved->size)
-		s = status_fail(STATUS_INTERNAL, "the picture came out with %zu bytes instead of the %llu promised", f->png.len,
-			(unsigned long long)i->resolved->size);
+		s = status_fail(STATUS_INTERNAL, "the picture came out with %zu bytes instead of the %llu promised",
+			f->png.len, (unsigned long long)i->resolved->size);
 	if (s != STATUS_OK) {
 		if (f)
 			bytes_free(&f->png);
@@ -387,8 +387,9 @@ static enum status dress(const struct image *i, const struct job_result *result,
 	return STATUS_OK;
 }
 
-/* Makes f the inode's bytes, or takes those that another opener brought first.  ESTALE: these are not the bytes that the
- * inode once showed (made again, with another result); readers of the old ones keep them, the name gets a new inode. */
+/* Makes f the inode's bytes, or takes those that another opener brought first.  ESTALE: these are not the bytes that
+ * the inode once showed (made again, with another result); readers of the old ones keep them, the name gets a new
+ * inode. */
 static int adopt(struct images *all, struct image *i, uint64_t digest, struct finished *f, struct finished **out)
 {
 	struct finished *spare = NULL;
@@ -435,6 +436,37 @@ static int take_result(struct image *i, const struct job_result *result, struct 
 	return error;
 }
 
+/* A model of this very content is no longer what its name stands for: the name of the picture means another revision.
+ */
+static bool is_outdated(struct daemon *d, const struct catalog_model *model)
+{
+	const struct catalog_model *now = catalog_find(resolver_catalog(d->resolver), model->where->name);
+
+	return !now || now->status != STATUS_OK || strcmp(now->model.identity, model->model.identity) != 0;
+}
+
+static bool has_changed(const struct model *known)
+{
+	struct model now;
+
+	return model_open(known->path, known->name, &now) != STATUS_OK || strcmp(now.identity, known->identity) != 0;
+}
+
+/* A worker did not find the model that the recipe was resolved with.  True when a new look at the models, ours or that
+ * of another opener, found something else under its name. */
+static bool look_again(struct daemon *d, const struct catalog_model *model)
+{
+	if (is_outdated(d, model))
+		return true;
+	if (!has_changed(&model->model)) /* every look is remembered as long as the mount: none in vain */
+		return false;
+	log_info("model %s: its files have changed", model->where->name);
+	if (daemon_reload(d) == STATUS_OK)
+		return is_outdated(d, model);
+	log_error("reload: %s", status_text());
+	return false;
+}
+
 /* Called once, by a thread of jobs or from within jobs_submit. */
 static void on_result(void *context, const struct job_result *result)
 {
@@ -446,6 +478,8 @@ static void on_result(void *context, const struct job_result *result)
 	outcomes_note(i->d->outcomes, i->name, i->revision, result);
 	if (!error)
 		error = take_result(i, result, &f);
+	else if (result->status == STATUS_NO_MODEL && look_again(i->d, i->resolved->model))
+		error = ESTALE; /* the kernel looks the name up again and opens what it finds */
 	parked_leave(i->d->parked, o->parked);
 	if (error)
 		fuse_reply_err(o->req, error);
@@ -604,7 +638,9 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct folder *f = folder_of(d, ino);
-	struct listing_folder how = { .dir = ino, .up = FUSE_ROOT_ID, .show = view_show, .context = f, .look = look, .unlook = unlook };
+	struct listing_folder how = {
+		.dir = ino, .up = FUSE_ROOT_ID, .show = view_show, .context = f, .look = look, .unlook = unlook
+	};
 	int fd = openat(f->prompts->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct listing *l = fd < 0 ? NULL : listing_new(&how, fd);
 

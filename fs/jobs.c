@@ -423,7 +423,7 @@ void jobs_forgive(struct jobs *j, const char *name)
 static bool is_warming(const struct jobs *j, const struct model *model)
 {
 	for (const struct job *job = j->all; job; job = job->next)
-		if (job->warm && job->model == model)
+		if (job->warm && strcmp(job->model->identity, model->identity) == 0)
 			return true;
 	return false;
 }

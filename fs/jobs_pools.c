@@ -155,12 +155,18 @@ bool jobs_find_key(struct jobs *j, const struct model *model, const struct confi
 
 /* ---- loaded models */
 
+/* By name and not by address: a reload opens every model anew. */
+static bool is_loaded(const struct instance *in, const struct model *model)
+{
+	return in->loaded && strcmp(in->loaded->name, model->name) == 0;
+}
+
 enum status jobs_unload(struct jobs *j, const struct model *model)
 {
 	pthread_mutex_lock(&j->mu);
 	for (struct pool *p = j->pools; p; p = p->next) {
 		for (struct instance *in = p->instances; in; in = in->next) {
-			if (in->loaded != model)
+			if (!is_loaded(in, model))
 				continue;
 			in->unload = true;
 			instance_wake(in);
@@ -174,7 +180,7 @@ static const struct instance *find_loaded(const struct jobs *j, const struct mod
 {
 	for (const struct pool *p = j->pools; p; p = p->next)
 		for (const struct instance *in = p->instances; in; in = in->next)
-			if (in->loaded == model)
+			if (is_loaded(in, model) && strcmp(in->loaded->identity, model->identity) == 0)
 				return in;
 	return NULL;
 }

@@ -29,21 +29,23 @@ void progress_print(const struct engine_progress *p, char out[PROGRESS_LEN])
 			p->seconds[STAGE_STEP] / p->step * (p->steps - p->step));
 }
 
-void progress_show(struct progress *bar, const struct engine_progress *p)
+void progress_say(struct progress *bar, const char *text)
 {
-	char text[PROGRESS_LEN];
-
 	if (!bar->file)
 		return;
-	progress_print(p, text);
 	fprintf(bar->file, "\r\033[K%s", text);
 	fflush(bar->file);
 }
 
+void progress_show(struct progress *bar, const struct engine_progress *p)
+{
+	char text[PROGRESS_LEN];
+
+	progress_print(p, text);
+	progress_say(bar, text);
+}
+
 void progress_clear(struct progress *bar)
 {
-	if (!bar->file)
-		return;
-	fprintf(bar->file, "\r\033[K");
-	fflush(bar->file);
+	progress_say(bar, "");
 }

@@ -17,6 +17,7 @@ struct progress {
 
 struct progress progress_on(FILE *file); /* quiet unless it is a terminal */
 void progress_show(struct progress *bar, const struct engine_progress *p);
+void progress_say(struct progress *bar, const char *text); /* in the bar's place, until it is shown again */
 void progress_clear(struct progress *bar);
 
 /* The text alone, for tests: at most PROGRESS_LEN bytes with the NUL. */

@@ -17,7 +17,18 @@
 #include "fs/tree.h"
 #include "fs/views.h"
 
-enum kind { KIND_ROOT, KIND_QUEUE, KIND_METRICS, KIND_PID, KIND_LOG, KIND_CONTROL, KIND_MODELS, KIND_FIXED, KIND_MODEL, KIND_NOTE };
+enum kind {
+	KIND_ROOT,
+	KIND_QUEUE,
+	KIND_METRICS,
+	KIND_PID,
+	KIND_LOG,
+	KIND_CONTROL,
+	KIND_MODELS,
+	KIND_FIXED,
+	KIND_MODEL,
+	KIND_NOTE
+};
 
 /* An inode of this tree that is no mirrored folder or link. */
 struct node {
@@ -60,7 +71,7 @@ static bool node_same(const struct inode *known, const struct inode *fresh)
 	const struct node *a = (const struct node *)known, *b = (const struct node *)fresh;
 
 	return known->free == node_free && a->kind == b->kind && a->folder == b->folder &&
-		(a->name == b->name || (a->name && b->name && strcmp(a->name, b->name) == 0));
+	       (a->name == b->name || (a->name && b->name && strcmp(a->name, b->name) == 0));
 }
 
 static fuse_ino_t fixed_number(enum kind kind)
@@ -289,7 +300,8 @@ static int look_note(struct daemon *d, struct folder *f, const char *name, uid_t
 	return finish_node(d, node_intern(d, KIND_NOTE, low, name, f), reader, out);
 }
 
-static int look_in_view(struct daemon *d, struct folder *f, const char *name, uid_t reader, struct fuse_entry_param *out)
+static int look_in_view(
+	struct daemon *d, struct folder *f, const char *name, uid_t reader, struct fuse_entry_param *out)
 {
 	struct folder *sub;
 	struct link *l;
@@ -376,6 +388,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	text = calloc(1, sizeof(*text));
 	if (!text || (!writes && (error = write_node(d, n, fuse_req_ctx(req)->uid, text, NULL)))) {
+		if (text)
+			bytes_free(text);
 		free(text);
 		fuse_reply_err(req, error ? error : ENOMEM);
 		return;
@@ -399,7 +413,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	fuse_reply_buf(req, size ? (const char *)text->data + from : NULL, size);
 }
 
-static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
+static void op_write(
+	fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	int error = control_run(fuse_req_userdata(req), data, size);
 
