@@ -44,11 +44,11 @@ enum { D_ONE, D_IN, D_OUT, D_LATENT, D_RGB, D_COUNT };
 
 #define VECTOR(type, member, name, rows)                                                                               \
 	{                                                                                                              \
-		offsetof(struct type, member), LOAD_VECTOR, D_ONE, { { name, rows } }, false                          \
+		offsetof(struct type, member), LOAD_VECTOR, D_ONE, { { name, rows } }, false                           \
 	}
 #define MATRIX(type, member, kind, name, rows, columns)                                                                \
 	{                                                                                                              \
-		offsetof(struct type, member), kind, columns, { { name, rows } }, false                               \
+		offsetof(struct type, member), kind, columns, { { name, rows } }, false                                \
 	}
 
 static const struct load_entry resnet_table[] = {
@@ -70,15 +70,15 @@ static const struct load_entry shortcut_table[] = {
 #define ATTENTION(q_name, k_name, v_name, out_name)                                                                    \
 	{                                                                                                              \
 		VECTOR(mid_attention, norm_weight, "group_norm.weight", D_OUT),                                        \
-		VECTOR(mid_attention, norm_bias, "group_norm.bias", D_OUT),                                            \
-		MATRIX(mid_attention, q, LOAD_LINEAR_1X1, q_name ".weight", D_OUT, D_OUT),                             \
-		VECTOR(mid_attention, q_bias, q_name ".bias", D_OUT),                                                  \
-		MATRIX(mid_attention, k, LOAD_LINEAR_1X1, k_name ".weight", D_OUT, D_OUT),                             \
-		VECTOR(mid_attention, k_bias, k_name ".bias", D_OUT),                                                  \
-		MATRIX(mid_attention, v, LOAD_LINEAR_1X1, v_name ".weight", D_OUT, D_OUT),                             \
-		VECTOR(mid_attention, v_bias, v_name ".bias", D_OUT),                                                  \
-		MATRIX(mid_attention, out, LOAD_LINEAR_1X1, out_name ".weight", D_OUT, D_OUT),                         \
-		VECTOR(mid_attention, out_bias, out_name ".bias", D_OUT),                                              \
+			VECTOR(mid_attention, norm_bias, "group_norm.bias", D_OUT),                                    \
+			MATRIX(mid_attention, q, LOAD_LINEAR_1X1, q_name ".weight", D_OUT, D_OUT),                     \
+			VECTOR(mid_attention, q_bias, q_name ".bias", D_OUT),                                          \
+			MATRIX(mid_attention, k, LOAD_LINEAR_1X1, k_name ".weight", D_OUT, D_OUT),                     \
+			VECTOR(mid_attention, k_bias, k_name ".bias", D_OUT),                                          \
+			MATRIX(mid_attention, v, LOAD_LINEAR_1X1, v_name ".weight", D_OUT, D_OUT),                     \
+			VECTOR(mid_attention, v_bias, v_name ".bias", D_OUT),                                          \
+			MATRIX(mid_attention, out, LOAD_LINEAR_1X1, out_name ".weight", D_OUT, D_OUT),                 \
+			VECTOR(mid_attention, out_bias, out_name ".bias", D_OUT),                                      \
 	}
 
 static const struct load_entry attention_table[] = ATTENTION("to_q", "to_k", "to_v", "to_out.0");
@@ -112,7 +112,7 @@ struct autoencoder {
 	struct quant quant;
 	struct resnet mid[2];
 	struct mid_attention attention;
-	struct resnet *resnets;        /* [n_blocks][layers_per_block + 1] */
+	struct resnet *resnets; /* [n_blocks][layers_per_block + 1] */
 	struct upsampler upsamplers[AUTOENCODER_BLOCKS_MAX];
 };
 
@@ -131,8 +131,9 @@ static enum status check_variant(const json_t *object, const char *path, int n_b
 	if (strcmp(activation, "silu") != 0)
 		return status_fail(STATUS_UNSUPPORTED, "%s: act_fn %s is not supported", path, activation);
 	if (types && json_array_size(types) != (size_t)n_blocks)
-		return status_fail(STATUS_CORRUPT, "%s: up_block_types must have as many entries as block_out_channels", path);
-	json_array_foreach(types, i, type)
+		return status_fail(
+			STATUS_CORRUPT, "%s: up_block_types must have as many entries as block_out_channels", path);
+	json_array_foreach (types, i, type)
 		if (!json_is_string(type) || strcmp(json_string_value(type), "UpDecoderBlock2D") != 0)
 			return status_fail(STATUS_UNSUPPORTED, "%s: up_block_types may only be UpDecoderBlock2D", path);
 	return STATUS_OK;
@@ -141,7 +142,8 @@ static enum status check_variant(const json_t *object, const char *path, int n_b
 static enum status read_config(const json_t *object, const char *path, void *out)
 {
 	struct autoencoder_config *c = out;
-	TRY(json_need_ints(object, path, "block_out_channels", 1, 1 << 14, AUTOENCODER_BLOCKS_MAX, c->channels, &c->n_blocks));
+	TRY(json_need_ints(
+		object, path, "block_out_channels", 1, 1 << 14, AUTOENCODER_BLOCKS_MAX, c->channels, &c->n_blocks));
 	TRY(check_variant(object, path, c->n_blocks));
 	c->latent_channels = 4;
 	TRY(json_get_int(object, path, "latent_channels", 1, 1024, &c->latent_channels));
@@ -161,8 +163,9 @@ static enum status read_config(const json_t *object, const char *path, void *out
 		return status_fail(STATUS_CORRUPT, "%s: scaling_factor must not be 0: latents are divided by it", path);
 	for (int i = 0; i < c->n_blocks; i++)
 		if (c->channels[i] % c->groups != 0)
-			return status_fail(STATUS_CORRUPT, "%s: norm_num_groups %lld does not divide %lld of block_out_channels",
-				path, (long long)c->groups, (long long)c->channels[i]);
+			return status_fail(STATUS_CORRUPT,
+				"%s: norm_num_groups %lld does not divide %lld of block_out_channels", path,
+				(long long)c->groups, (long long)c->channels[i]);
 	return STATUS_OK;
 }
 
@@ -302,7 +305,8 @@ void autoencoder_close(struct autoencoder *a)
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
-static enum status take_like(struct arena *arena, enum dtype dtype, struct tensor t, int64_t channels, struct tensor *out)
+static enum status take_like(
+	struct arena *arena, enum dtype dtype, struct tensor t, int64_t channels, struct tensor *out)
 {
 	return arena_take(arena, dtype, 3, (int64_t[]){ t.dim[0], t.dim[1], channels }, out);
 }
@@ -317,11 +321,13 @@ static enum status as_operand(struct autoencoder *a, struct arena *arena, struct
 		return STATUS_OK;
 	}
 	TRY(take_like(arena, kernels_dtype(a->k), x, x.dim[2], out));
-	return kernels_unary(a->k, UNARY_COPY, tensor_view(x.data, x.dtype, 2, flat), tensor_view(out->data, out->dtype, 2, flat));
+	return kernels_unary(
+		a->k, UNARY_COPY, tensor_view(x.data, x.dtype, 2, flat), tensor_view(out->data, out->dtype, 2, flat));
 }
 
 /* y += conv2(silu(norm2(conv1(silu(norm1(x)))))) where y holds x or its shortcut already. */
-static enum status resnet_body(struct autoencoder *a, struct arena *arena, const struct resnet *r, struct tensor x, struct tensor y)
+static enum status resnet_body(
+	struct autoencoder *a, struct arena *arena, const struct resnet *r, struct tensor x, struct tensor y)
 {
 	enum dtype dtype = kernels_dtype(a->k);
 	int groups = (int)a->config.groups;
@@ -329,12 +335,23 @@ static enum status resnet_body(struct autoencoder *a, struct arena *arena, const
 
 	TRY(take_like(arena, dtype, x, r->in, &normed));
 	TRY(take_like(arena, dtype, x, r->out, &hidden));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = x, .groups = groups, .weight = r->norm1_weight,
-		.bias = r->norm1_bias, .eps = NORM_EPS, .silu = true, .y = normed }));
+	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = x,
+					     .groups = groups,
+					     .weight = r->norm1_weight,
+					     .bias = r->norm1_bias,
+					     .eps = NORM_EPS,
+					     .silu = true,
+					     .y = normed }));
 	TRY(kernels_conv(a->k, &(struct conv){ .x = normed, .w = r->conv1, .bias = r->conv1_bias, .y = hidden }));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = hidden, .groups = groups, .weight = r->norm2_weight,
-		.bias = r->norm2_bias, .eps = NORM_EPS, .silu = true, .y = hidden }));
-	return kernels_conv(a->k, &(struct conv){ .x = hidden, .w = r->conv2, .bias = r->conv2_bias, .accumulate = true, .y = y });
+	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = hidden,
+					     .groups = groups,
+					     .weight = r->norm2_weight,
+					     .bias = r->norm2_bias,
+					     .eps = NORM_EPS,
+					     .silu = true,
+					     .y = hidden }));
+	return kernels_conv(
+		a->k, &(struct conv){ .x = hidden, .w = r->conv2, .bias = r->conv2_bias, .accumulate = true, .y = y });
 }
 
 static enum status run_resnet(struct autoencoder *a, struct arena *arena, const struct resnet *r, struct tensor *stream)
@@ -347,7 +364,8 @@ static enum status run_resnet(struct autoencoder *a, struct arena *arena, const 
 	mark = arena_mark(arena);
 	if (r->shortcut) {
 		TRY(as_operand(a, arena, x, &operand));
-		TRY(kernels_conv(a->k, &(struct conv){ .x = operand, .w = r->shortcut, .bias = r->shortcut_bias, .y = y }));
+		TRY(kernels_conv(
+			a->k, &(struct conv){ .x = operand, .w = r->shortcut, .bias = r->shortcut_bias, .y = y }));
 		arena_release(arena, mark);
 		TRY(resnet_body(a, arena, r, x, y));
 	} else {
@@ -369,21 +387,33 @@ static enum status run_attention(struct autoencoder *a, struct arena *arena, str
 	struct tensor normed, qkv[3];
 
 	TRY(take_like(arena, dtype, stream, width, &normed));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = stream, .groups = (int)a->config.groups,
-		.weight = m->norm_weight, .bias = m->norm_bias, .eps = NORM_EPS, .y = normed }));
+	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = stream,
+					     .groups = (int)a->config.groups,
+					     .weight = m->norm_weight,
+					     .bias = m->norm_bias,
+					     .eps = NORM_EPS,
+					     .y = normed }));
 	normed = tensor_view(normed.data, dtype, 2, flat);
 	for (int i = 0; i < 3; i++) {
 		TRY(arena_take(arena, dtype, 2, flat, &qkv[i]));
-		TRY(kernels_linear(a->k, &(struct linear){ .x = normed, .w = weight[i], .bias = bias[i], .y = qkv[i] }));
+		TRY(kernels_linear(
+			a->k, &(struct linear){ .x = normed, .w = weight[i], .bias = bias[i], .y = qkv[i] }));
 		qkv[i] = tensor_view(qkv[i].data, dtype, 3, heads);
 	}
-	TRY(kernels_attention(a->k, &(struct attention){ .q = qkv[0], .k = qkv[1], .v = qkv[2],
-		.scale = 1 / sqrtf((float)width), .out = tensor_view(normed.data, dtype, 3, heads) }));
-	return kernels_linear(a->k, &(struct linear){ .x = normed, .w = m->out, .bias = m->out_bias, .accumulate = true,
-		.y = tensor_view(stream.data, DTYPE_F32, 2, flat) });
+	TRY(kernels_attention(a->k, &(struct attention){ .q = qkv[0],
+					    .k = qkv[1],
+					    .v = qkv[2],
+					    .scale = 1 / sqrtf((float)width),
+					    .out = tensor_view(normed.data, dtype, 3, heads) }));
+	return kernels_linear(a->k, &(struct linear){ .x = normed,
+					    .w = m->out,
+					    .bias = m->out_bias,
+					    .accumulate = true,
+					    .y = tensor_view(stream.data, DTYPE_F32, 2, flat) });
 }
 
-static enum status run_upsampler(struct autoencoder *a, struct arena *arena, const struct upsampler *u, struct tensor *stream)
+static enum status run_upsampler(
+	struct autoencoder *a, struct arena *arena, const struct upsampler *u, struct tensor *stream)
 {
 	struct tensor x = *stream, y, operand;
 	size_t mark;
@@ -391,7 +421,8 @@ static enum status run_upsampler(struct autoencoder *a, struct arena *arena, con
 	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ 2 * x.dim[0], 2 * x.dim[1], x.dim[2] }, &y));
 	mark = arena_mark(arena);
 	TRY(as_operand(a, arena, x, &operand));
-	TRY(kernels_conv(a->k, &(struct conv){ .x = operand, .w = u->conv, .bias = u->conv_bias, .upsample = true, .y = y }));
+	TRY(kernels_conv(
+		a->k, &(struct conv){ .x = operand, .w = u->conv, .bias = u->conv_bias, .upsample = true, .y = y }));
 	arena_release(arena, mark);
 	*stream = y;
 	return STATUS_OK;
@@ -409,10 +440,12 @@ static enum status run_conv_in(struct autoencoder *a, struct arena *arena, struc
 	TRY(kernels_to_nhwc(a->k, latents, (float)(1 / c->scaling_factor), (float)c->shift_factor, x));
 	if (c->post_quant_conv) {
 		TRY(take_like(arena, kernels_dtype(a->k), *stream, c->latent_channels, &quantised));
-		TRY(kernels_conv(a->k, &(struct conv){ .x = x, .w = a->quant.conv, .bias = a->quant.conv_bias, .y = quantised }));
+		TRY(kernels_conv(a->k,
+			&(struct conv){ .x = x, .w = a->quant.conv, .bias = a->quant.conv_bias, .y = quantised }));
 		x = quantised;
 	}
-	return kernels_conv(a->k, &(struct conv){ .x = x, .w = a->ends.conv_in, .bias = a->ends.conv_in_bias, .y = *stream });
+	return kernels_conv(
+		a->k, &(struct conv){ .x = x, .w = a->ends.conv_in, .bias = a->ends.conv_in_bias, .y = *stream });
 }
 
 static enum status run_conv_out(struct autoencoder *a, struct arena *arena, struct tensor stream, struct tensor picture)
@@ -420,10 +453,15 @@ static enum status run_conv_out(struct autoencoder *a, struct arena *arena, stru
 	struct tensor normed;
 
 	TRY(take_like(arena, kernels_dtype(a->k), stream, stream.dim[2], &normed));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = stream, .groups = (int)a->config.groups,
-		.weight = a->ends.norm_weight, .bias = a->ends.norm_bias, .eps = NORM_EPS, .silu = true, .y = normed }));
-	return kernels_conv(a->k, &(struct conv){ .x = normed, .w = a->ends.conv_out, .bias = a->ends.conv_out_bias,
-		.y = picture });
+	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = stream,
+					     .groups = (int)a->config.groups,
+					     .weight = a->ends.norm_weight,
+					     .bias = a->ends.norm_bias,
+					     .eps = NORM_EPS,
+					     .silu = true,
+					     .y = normed }));
+	return kernels_conv(a->k,
+		&(struct conv){ .x = normed, .w = a->ends.conv_out, .bias = a->ends.conv_out_bias, .y = picture });
 }
 
 static enum status run_middle(struct autoencoder *a, struct arena *arena, struct tensor *stream)
@@ -453,7 +491,8 @@ static enum status decode(struct autoencoder *a, struct arena *arena, struct ten
 	return run_conv_out(a, arena, stream, picture);
 }
 
-enum status autoencoder_decode(struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *picture)
+enum status autoencoder_decode(
+	struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *picture)
 {
 	int64_t factor = (int64_t)1 << (a->config.n_blocks - 1);
 	struct tensor out;

@@ -15,8 +15,8 @@ struct autoencoder_config {
 	int64_t channels[AUTOENCODER_BLOCKS_MAX]; /* of each level, finest first */
 	int n_blocks;                             /* levels: a latent pixel covers 2^(n_blocks - 1) pixels */
 	bool attention, post_quant_conv;
-	double scaling_factor, shift_factor;      /* latents / scaling_factor + shift_factor are decoded */
-	int64_t sample_size;                      /* side of the pictures it was trained for */
+	double scaling_factor, shift_factor; /* latents / scaling_factor + shift_factor are decoded */
+	int64_t sample_size;                 /* side of the pictures it was trained for */
 };
 
 /* dir: the component's folder, with its config.json. */
@@ -27,6 +27,7 @@ enum status autoencoder_open(struct kernels *k, const char *dir, struct autoenco
 void autoencoder_close(struct autoencoder *a);                                              /* NULL is allowed */
 
 /* latents [channels, h, w] F32; *picture [h * f, w * f, 3] F32 is taken from the arena. */
-enum status autoencoder_decode(struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *picture);
+enum status autoencoder_decode(
+	struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *picture);
 
 #endif

@@ -11,9 +11,9 @@ struct bytes {
 	size_t len, capacity;
 };
 
-enum status bytes_add(struct bytes *b, const void *data, size_t len);   /* STATUS_NO_MEMORY */
-enum status bytes_reserve(struct bytes *b, size_t more);                /* room for `more` bytes after len */
+enum status bytes_add(struct bytes *b, const void *data, size_t len); /* STATUS_NO_MEMORY */
+enum status bytes_reserve(struct bytes *b, size_t more);              /* room for `more` bytes after len */
 enum status bytes_print(struct bytes *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void bytes_free(struct bytes *b);                                       /* leaves it empty */
+void bytes_free(struct bytes *b); /* leaves it empty */
 
 #endif

@@ -46,7 +46,8 @@ static uint64_t physical_memory(void)
 enum status engine_open(const struct engine_options *options, struct engine **out)
 {
 	struct engine *e = calloc(1, sizeof *e);
-	uint64_t memory = options->memory_limit ? options->memory_limit : (uint64_t)((double)physical_memory() * LIMIT_SHARE);
+	uint64_t memory =
+		options->memory_limit ? options->memory_limit : (uint64_t)((double)physical_memory() * LIMIT_SHARE);
 	enum status status;
 
 	if (!e)
@@ -93,7 +94,8 @@ enum dtype engine_dtype(const struct engine *e)
 
 static enum status need_model(struct engine *e, const struct model *m)
 {
-	if (e->model.family == m->family && strcmp(e->model.path, m->path) == 0 && strcmp(e->model.identity, m->identity) == 0)
+	if (e->model.family == m->family && strcmp(e->model.path, m->path) == 0 &&
+		strcmp(e->model.identity, m->identity) == 0)
 		return STATUS_OK;
 	engine_unload(e);
 	TRY(m->family->open(m, e->k, &e->memory, &e->state));
@@ -157,7 +159,8 @@ static enum status draw_latents(struct run *run, struct tensor latents)
 	return status;
 }
 
-static enum status denoise(struct engine *e, struct run *run, struct progress *p, const struct schedule *s, struct tensor latents)
+static enum status denoise(
+	struct engine *e, struct run *run, struct progress *p, const struct schedule *s, struct tensor latents)
 {
 	struct tensor prediction;
 
@@ -177,8 +180,11 @@ static enum status check_finite(struct engine *e, struct tensor t, const char *w
 	bool finite;
 
 	TRY(kernels_all_finite(e->k, t, &finite));
-	return finite ? STATUS_OK : status_fail(STATUS_NUMERIC, "%s: the %s are not finite (NaN or infinity): the weights are "
-		"damaged or the precision %s does not suffice", e->model.path, what, dtype_name(kernels_dtype(e->k)));
+	return finite ? STATUS_OK
+		      : status_fail(STATUS_NUMERIC,
+				"%s: the %s are not finite (NaN or infinity): the weights are "
+				"damaged or the precision %s does not suffice",
+				e->model.path, what, dtype_name(kernels_dtype(e->k)));
 }
 
 static enum status encode_png(struct engine *e, struct run *run, struct tensor picture, struct bytes *png)

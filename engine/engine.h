@@ -28,15 +28,15 @@ const char *stage_name(enum stage s); /* "load", "text", "step", "decode", "png"
 
 struct engine_progress {
 	enum stage stage;
-	int step, steps;               /* STAGE_STEP: step of steps is about to run (0-based); else 0 */
-	double seconds[STAGE_COUNT];   /* spent so far in each stage */
+	int step, steps;             /* STAGE_STEP: step of steps is about to run (0-based); else 0 */
+	double seconds[STAGE_COUNT]; /* spent so far in each stage */
 };
 
 struct engine_job {
 	const struct model *model;
 	const struct recipe *recipe;
-	const char *trace;                                              /* file for the stages, or NULL */
-	bool (*cancelled)(void *context);                               /* may be NULL; asked between steps */
+	const char *trace;                                               /* file for the stages, or NULL */
+	bool (*cancelled)(void *context);                                /* may be NULL; asked between steps */
 	void (*progress)(void *context, const struct engine_progress *); /* may be NULL */
 	void *context;
 };

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-
 static const struct family *const families[] = {
 	&zimage_family,
 	&testcard_family,

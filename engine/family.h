@@ -17,10 +17,10 @@
 /* What the functions of a family work with during one job. */
 struct run {
 	struct kernels *k;
-	struct arena *arena;         /* whatever is taken lives until the job ends, unless released to a mark */
+	struct arena *arena; /* whatever is taken lives until the job ends, unless released to a mark */
 	const struct recipe *recipe;
-	struct trace *trace;         /* NULL: no trace is wanted */
-	double load_seconds;         /* spent on loading weights: families add to it */
+	struct trace *trace; /* NULL: no trace is wanted */
+	double load_seconds; /* spent on loading weights: families add to it */
 };
 
 /* Seconds of a monotonic clock. */
@@ -33,11 +33,12 @@ struct memory_budget {
 };
 
 struct family {
-	const char *name;            /* "z-image" */
-	const char *pipeline;        /* _class_name in model_index.json: "ZImagePipeline" */
+	const char *name;     /* "z-image" */
+	const char *pipeline; /* _class_name in model_index.json: "ZImagePipeline" */
 
-	/* Pure, without weights.  describe fills defaults, size_multiple and size_max of a model whose path is set.  resolve
-	 * checks and completes a recipe (sizes, sampler, sets).  guidance_from_cfg converts A1111's CFG scale. */
+	/* Pure, without weights.  describe fills defaults, size_multiple and size_max of a model whose path is set.
+	 * resolve checks and completes a recipe (sizes, sampler, sets).  guidance_from_cfg converts A1111's CFG scale.
+	 */
 	enum status (*describe)(struct model *m);
 	enum status (*resolve)(const struct model *m, struct recipe *r);
 	double (*guidance_from_cfg)(double cfg);
@@ -51,7 +52,8 @@ struct family {
 	/* [channels, height, width] of the latents. */
 	void (*latent_shape)(const void *state, const struct recipe *r, int64_t dim[3]);
 	enum status (*schedule)(const void *state, const struct recipe *r, struct schedule *out);
-	/* What step `step` hands to the scheduler, after guidance, with the scheduler's sign; latents and out [c, h, w] F32. */
+	/* What step `step` hands to the scheduler, after guidance, with the scheduler's sign; latents and out [c, h, w]
+	 * F32. */
 	enum status (*predict)(void *state, struct run *run, const struct schedule *s, int step, struct tensor latents,
 		struct tensor out);
 	/* Latents to a picture [height, width, 3] F32 about -1..1, taken from the run's arena. */

@@ -36,7 +36,8 @@ static int shape(const struct loader *l, const struct load_entry *e, int part, i
 	}
 }
 
-static enum status find_part(const struct loader *l, const struct load_entry *e, int part, const char *name, struct tensor *out)
+static enum status find_part(
+	const struct loader *l, const struct load_entry *e, int part, const char *name, struct tensor *out)
 {
 	int64_t dim[4] = { 1, 1, 1, 1 };
 	int rank = shape(l, e, part, dim);
@@ -72,7 +73,8 @@ static enum status pack(const struct loader *l, const struct load_entry *e, int 
 	}
 }
 
-static enum status load_entry(const struct loader *l, const char *prefix, const struct load_entry *e, struct weight **out)
+static enum status load_entry(
+	const struct loader *l, const char *prefix, const struct load_entry *e, struct weight **out)
 {
 	struct tensor parts[LOAD_PARTS];
 	char name[256] = "";

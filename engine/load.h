@@ -3,7 +3,8 @@
  *     enum { D_DIM, D_FFN };                                     // indices into dims
  *     static const struct load_entry block[] = {
  *             { offsetof(struct block, norm), LOAD_VECTOR, 0, { { "norm.weight", D_DIM } } },
- *             { offsetof(struct block, gate_up), LOAD_LINEAR, D_DIM, { { "w1.weight", D_FFN }, { "w3.weight", D_FFN } } },
+ *             { offsetof(struct block, gate_up), LOAD_LINEAR, D_DIM, { { "w1.weight", D_FFN }, { "w3.weight", D_FFN } }
+ * },
  *     };
  *     TRY(load_table(&loader, "layers.3.", block, LOAD_COUNT(block), &layers[3]));
  *
@@ -17,25 +18,25 @@
 #include "engine/weights.h"
 
 enum load_kind {
-	LOAD_VECTOR,    /* [rows] */
-	LOAD_ROW,       /* [1, rows], kept as [rows] */
-	LOAD_LINEAR,    /* up to 3 matrices [rows_i, columns], joined along rows */
+	LOAD_VECTOR, /* [rows] */
+	LOAD_ROW,    /* [1, rows], kept as [rows] */
+	LOAD_LINEAR, /* up to 3 matrices [rows_i, columns], joined along rows */
 	LOAD_LINEAR_1X1 /* the same, but the file may also hold [rows_i, columns, 1, 1] */,
-	LOAD_CONV_1,    /* [rows, columns, 1, 1] */
-	LOAD_CONV_3,    /* [rows, columns, 3, 3] */
+	LOAD_CONV_1, /* [rows, columns, 1, 1] */
+	LOAD_CONV_3, /* [rows, columns, 3, 3] */
 };
 
 enum { LOAD_PARTS = 3 };
 
 struct load_entry {
-	size_t offset;                 /* of the struct weight * in the struct */
+	size_t offset; /* of the struct weight * in the struct */
 	enum load_kind kind;
-	int columns;                   /* index into dims; not used by vectors */
+	int columns; /* index into dims; not used by vectors */
 	struct {
-		const char *name;      /* after the prefix; NULL ends the list */
-		int rows;              /* index into dims */
+		const char *name; /* after the prefix; NULL ends the list */
+		int rows;         /* index into dims */
 	} part[LOAD_PARTS];
-	bool optional;                 /* a missing tensor leaves NULL */
+	bool optional; /* a missing tensor leaves NULL */
 };
 
 #define LOAD_COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))

@@ -100,8 +100,9 @@ static enum status list_files(const char *root, struct files *f)
 	snprintf(path, sizeof path, "%s/model_index.json", root);
 	TRY(json_read_object(path, &index));
 	status = files_add(f, "model_index.json");
-	json_object_foreach(index, key, value)
-		if (status == STATUS_OK && json_is_array(value) && key[0] != '_' && !strchr(key, '/') && strcmp(key, "..") != 0)
+	json_object_foreach (index, key, value)
+		if (status == STATUS_OK && json_is_array(value) && key[0] != '_' && !strchr(key, '/') &&
+			strcmp(key, "..") != 0)
 			status = list_folder(root, key, f);
 	json_decref(index);
 	qsort(f->path, (size_t)f->n, sizeof *f->path, by_name);
@@ -156,7 +157,8 @@ static enum status find_family(const char *root, const struct family **out)
 	if (status == STATUS_OK && !pipeline)
 		status = status_fail(STATUS_CORRUPT, "%s: _class_name, the pipeline, is missing", path);
 	else if (status == STATUS_OK && !(*out = family_find(pipeline)))
-		status = status_fail(STATUS_UNSUPPORTED, "%s: pipeline %s is not supported by this version", path, pipeline);
+		status = status_fail(
+			STATUS_UNSUPPORTED, "%s: pipeline %s is not supported by this version", path, pipeline);
 	json_decref(index);
 	return status;
 }
@@ -169,8 +171,10 @@ enum status model_open(const char *path, const char *name, struct model *out)
 	if (!realpath(path, m.path))
 		return status_fail(STATUS_NO_MODEL, "%s: no such model: %s", path, strerror(errno));
 	if (stat(m.path, &st) == 0 && !S_ISDIR(st.st_mode))
-		return status_fail(STATUS_UNSUPPORTED, "%s: single-file models are not read by this version; give the folder of a "
-			"model in the diffusers layout", path);
+		return status_fail(STATUS_UNSUPPORTED,
+			"%s: single-file models are not read by this version; give the folder of a "
+			"model in the diffusers layout",
+			path);
 	snprintf(m.name, sizeof m.name, "%s", name && *name ? name : strrchr(m.path, '/') + 1);
 	TRY(find_family(m.path, &m.family));
 	TRY(m.family->describe(&m));
@@ -205,7 +209,8 @@ enum status model_hash_files(const char *root, char hash[MODEL_HASH_LEN + 1])
 	XXH3_state_t *state = XXH3_createState();
 	unsigned char *buffer = malloc(READ_LEN);
 	struct files files = { 0 };
-	enum status status = buffer && state ? list_files(root, &files) : status_fail(STATUS_NO_MEMORY, "no memory to hash a model");
+	enum status status =
+		buffer && state ? list_files(root, &files) : status_fail(STATUS_NO_MEMORY, "no memory to hash a model");
 
 	if (state)
 		XXH3_128bits_reset(state);

@@ -21,19 +21,19 @@ struct model_defaults {
 };
 
 struct model {
-	char name[64];            /* as prompts say it; from the configuration, else the folder's name */
-	char path[PATH_MAX];      /* absolute */
+	char name[64];       /* as prompts say it; from the configuration, else the folder's name */
+	char path[PATH_MAX]; /* absolute */
 	const struct family *family;
 	struct model_defaults defaults;
-	int size_multiple;        /* width and height must be multiples of it */
-	int size_max;             /* of each side */
-	uint64_t file_bytes;      /* all files that belong to it */
+	int size_multiple;                 /* width and height must be multiples of it */
+	int size_max;                      /* of each side */
+	uint64_t file_bytes;               /* all files that belong to it */
 	char identity[MODEL_HASH_LEN + 1]; /* of the files' (device, inode, size, mtime, ctime): known at once */
 	char hash[MODEL_HASH_LEN + 1];     /* of the files' content; "" until model_hash_files */
 };
 
-/* Reads model_index.json and the configurations.  name may be NULL.  STATUS_NO_MODEL, STATUS_CORRUPT, STATUS_UNSUPPORTED.
- * Also opens plain folders of a model that diffusers would open by their component folders. */
+/* Reads model_index.json and the configurations.  name may be NULL.  STATUS_NO_MODEL, STATUS_CORRUPT,
+ * STATUS_UNSUPPORTED. Also opens plain folders of a model that diffusers would open by their component folders. */
 enum status model_open(const char *path, const char *name, struct model *out);
 
 /* XXH3-128 of the content of every file that belongs to the model, in order of path; lower-case hex.  Reads everything:

@@ -1,8 +1,9 @@
 /* png: 8-bit RGB pictures whose file size is known before they are made.
  *
  * A finished file is: signature, IHDR, text chunks, one IDAT, a padding chunk, IEND.  Its size depends only on width,
- * height and the texts (png_size): the IDAT's bound is that of stored deflate blocks, and what compression saves is filled
- * by one private ancillary chunk "paDd" of zeros.  The cache keeps the bare file (no texts, no padding); png_dress adds both.
+ * height and the texts (png_size): the IDAT's bound is that of stored deflate blocks, and what compression saves is
+ * filled by one private ancillary chunk "paDd" of zeros.  The cache keeps the bare file (no texts, no padding);
+ * png_dress adds both.
  */
 #ifndef PROMPTFS_ENGINE_PNG_H
 #define PROMPTFS_ENGINE_PNG_H

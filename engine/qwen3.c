@@ -18,12 +18,14 @@ enum { D_ONE, D_HIDDEN, D_FFN, D_Q, D_KV, D_HEAD, D_COUNT };
 static const struct load_entry layer_table[] = {
 	{ offsetof(struct layer, input_norm), LOAD_VECTOR, D_ONE, { { "input_layernorm.weight", D_HIDDEN } }, false },
 	{ offsetof(struct layer, qkv), LOAD_LINEAR, D_HIDDEN,
-		{ { "self_attn.q_proj.weight", D_Q }, { "self_attn.k_proj.weight", D_KV }, { "self_attn.v_proj.weight", D_KV } },
+		{ { "self_attn.q_proj.weight", D_Q }, { "self_attn.k_proj.weight", D_KV },
+			{ "self_attn.v_proj.weight", D_KV } },
 		false },
 	{ offsetof(struct layer, q_norm), LOAD_VECTOR, D_ONE, { { "self_attn.q_norm.weight", D_HEAD } }, false },
 	{ offsetof(struct layer, k_norm), LOAD_VECTOR, D_ONE, { { "self_attn.k_norm.weight", D_HEAD } }, false },
 	{ offsetof(struct layer, out), LOAD_LINEAR, D_Q, { { "self_attn.o_proj.weight", D_HIDDEN } }, false },
-	{ offsetof(struct layer, post_norm), LOAD_VECTOR, D_ONE, { { "post_attention_layernorm.weight", D_HIDDEN } }, false },
+	{ offsetof(struct layer, post_norm), LOAD_VECTOR, D_ONE, { { "post_attention_layernorm.weight", D_HIDDEN } },
+		false },
 	{ offsetof(struct layer, gate_up), LOAD_LINEAR, D_HIDDEN,
 		{ { "mlp.gate_proj.weight", D_FFN }, { "mlp.up_proj.weight", D_FFN } }, false },
 	{ offsetof(struct layer, down), LOAD_LINEAR, D_FFN, { { "mlp.down_proj.weight", D_HIDDEN } }, false },
@@ -50,7 +52,8 @@ static enum status check_variant(const json_t *object, const char *path)
 
 	TRY(json_get_string(object, path, "model_type", &type));
 	if (strcmp(type, "qwen3") != 0)
-		return status_fail(STATUS_UNSUPPORTED, "%s: model_type %s is not supported as text encoder", path, type);
+		return status_fail(
+			STATUS_UNSUPPORTED, "%s: model_type %s is not supported as text encoder", path, type);
 	TRY(json_get_string(object, path, "hidden_act", &activation));
 	if (strcmp(activation, "silu") != 0)
 		return status_fail(STATUS_UNSUPPORTED, "%s: hidden_act %s is not supported", path, activation);
@@ -107,8 +110,12 @@ enum status qwen3_config_read(const char *dir, struct qwen3_config *out)
 static enum status load_layers(struct qwen3 *q)
 {
 	const struct qwen3_config *c = &q->config;
-	int64_t dims[D_COUNT] = { [D_ONE] = 1, [D_HIDDEN] = c->hidden, [D_FFN] = c->intermediate,
-		[D_Q] = c->heads * c->head_dim, [D_KV] = c->kv_heads * c->head_dim, [D_HEAD] = c->head_dim };
+	int64_t dims[D_COUNT] = { [D_ONE] = 1,
+		[D_HIDDEN] = c->hidden,
+		[D_FFN] = c->intermediate,
+		[D_Q] = c->heads * c->head_dim,
+		[D_KV] = c->kv_heads * c->head_dim,
+		[D_HEAD] = c->head_dim };
 	struct loader loader = { q->k, q->weights, dims };
 	char prefix[64];
 
@@ -130,8 +137,8 @@ static enum status open_weights(struct qwen3 *q, const char *dir)
 	TRY(weights_find(q->weights, name, 2, (int64_t[]){ q->config.vocab, q->config.hidden }, &q->table));
 	snprintf(name, sizeof name, "%slayers.%lld.self_attn.q_proj.weight", q->prefix, (long long)q->config.layers);
 	if (weights_has(q->weights, name))
-		return status_fail(STATUS_CORRUPT, "%s: num_hidden_layers is %lld, but the weights have more layers", dir,
-			(long long)q->config.layers);
+		return status_fail(STATUS_CORRUPT, "%s: num_hidden_layers is %lld, but the weights have more layers",
+			dir, (long long)q->config.layers);
 	q->n_layers = q->config.layers - 1;
 	q->layers = calloc((size_t)q->n_layers, sizeof *q->layers);
 	if (!q->layers)
@@ -209,13 +216,20 @@ static enum status self_attention(struct pass *p, const struct layer *l)
 	struct tensor value = heads_view(p->qkv, width + c->kv_heads * c->head_dim, c->kv_heads, c->head_dim);
 	struct tensor joined = tensor_view(p->heads.data, p->heads.dtype, 2, (int64_t[]){ rows, width });
 
-	TRY(kernels_norm(k, &(struct norm){ .rms = true, .x = p->stream, .weight = l->input_norm, .eps = (float)c->eps,
-		.y = p->operand }));
+	TRY(kernels_norm(k,
+		&(struct norm){
+			.rms = true, .x = p->stream, .weight = l->input_norm, .eps = (float)c->eps, .y = p->operand }));
 	TRY(kernels_linear(k, &(struct linear){ .x = p->operand, .w = l->qkv, .y = p->qkv }));
-	TRY(kernels_qk_rope(k, &(struct qk_rope){ .x = query, .weight = l->q_norm, .eps = (float)c->eps, .table = p->rope }));
-	TRY(kernels_qk_rope(k, &(struct qk_rope){ .x = key, .weight = l->k_norm, .eps = (float)c->eps, .table = p->rope }));
-	TRY(kernels_attention(k, &(struct attention){ .q = query, .k = key, .v = value,
-		.scale = 1 / sqrtf((float)c->head_dim), .causal = true, .out = p->heads }));
+	TRY(kernels_qk_rope(
+		k, &(struct qk_rope){ .x = query, .weight = l->q_norm, .eps = (float)c->eps, .table = p->rope }));
+	TRY(kernels_qk_rope(
+		k, &(struct qk_rope){ .x = key, .weight = l->k_norm, .eps = (float)c->eps, .table = p->rope }));
+	TRY(kernels_attention(k, &(struct attention){ .q = query,
+					 .k = key,
+					 .v = value,
+					 .scale = 1 / sqrtf((float)c->head_dim),
+					 .causal = true,
+					 .out = p->heads }));
 	return kernels_linear(k, &(struct linear){ .x = joined, .w = l->out, .accumulate = true, .y = p->stream });
 }
 
@@ -226,8 +240,9 @@ static enum status feed_forward(struct pass *p, const struct layer *l)
 	struct tensor gate = tensor_slice(p->gate_up, 1, 0, c->intermediate);
 	struct tensor up = tensor_slice(p->gate_up, 1, c->intermediate, c->intermediate);
 
-	TRY(kernels_norm(k, &(struct norm){ .rms = true, .x = p->stream, .weight = l->post_norm, .eps = (float)c->eps,
-		.y = p->operand }));
+	TRY(kernels_norm(k,
+		&(struct norm){
+			.rms = true, .x = p->stream, .weight = l->post_norm, .eps = (float)c->eps, .y = p->operand }));
 	TRY(kernels_linear(k, &(struct linear){ .x = p->operand, .w = l->gate_up, .y = p->gate_up }));
 	TRY(kernels_swiglu(k, gate, up, p->hidden));
 	return kernels_linear(k, &(struct linear){ .x = p->hidden, .w = l->down, .accumulate = true, .y = p->stream });
@@ -270,8 +285,10 @@ static enum status embed(struct qwen3 *q, const int64_t *ids, int64_t count, str
 			(int64_t[]){ 1, q->config.hidden });
 
 		if (ids[i] < 0 || ids[i] >= q->config.vocab)
-			return status_fail(STATUS_CORRUPT, "token %lld is outside the text encoder's vocabulary of %lld: tokenizer "
-				"and text encoder do not belong together", (long long)ids[i], (long long)q->config.vocab);
+			return status_fail(STATUS_CORRUPT,
+				"token %lld is outside the text encoder's vocabulary of %lld: tokenizer "
+				"and text encoder do not belong together",
+				(long long)ids[i], (long long)q->config.vocab);
 		TRY(kernels_upload(q->k, &row, tensor_slice(stream, 0, i, 1)));
 	}
 	TRY(kernels_all_finite(q->k, stream, &finite));

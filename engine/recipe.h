@@ -1,6 +1,7 @@
 /* recipe: everything that decides a picture, from what a user wrote to the key of the result.
  *
- *     fields (a prompt file, options, .defaults)  --recipe_resolve(model)-->  recipe  --recipe_canonical-->  text  -->  key
+ *     fields (a prompt file, options, .defaults)  --recipe_resolve(model)-->  recipe  --recipe_canonical-->  text  -->
+ * key
  *
  * All of this is pure: no files, no weights.  Fields that were not given stay unset and take the model's defaults.
  * Threads: no shared state.
@@ -17,7 +18,8 @@
 
 enum { RECIPE_PROMPT_MAX = 1 << 20, RECIPE_KEY_LEN = 32, RECIPE_STEPS_MAX = 1000 };
 
-/* The version of our numbers: a change that moves pictures beyond the golden tolerances raises it, so that keys change. */
+/* The version of our numbers: a change that moves pictures beyond the golden tolerances raises it, so that keys change.
+ */
 enum { RECIPE_NUMERICS = 1 };
 
 struct recipe_set {
@@ -32,7 +34,8 @@ struct recipe_lora {
 /* What was given; NULL, false or 0 counts where not.  Zero-initialise; recipe_fields_free. */
 struct recipe_fields {
 	char *prompt, *negative, *model, *sampler, *scheduler;
-	bool has_steps, has_guidance, has_cfg, has_distilled_cfg, has_seed, has_random_seed, has_size, has_rng, has_clip_skip;
+	bool has_steps, has_guidance, has_cfg, has_distilled_cfg, has_seed, has_random_seed, has_size, has_rng,
+		has_clip_skip;
 	int64_t steps, width, height, clip_skip /* A1111's count */;
 	double guidance;      /* diffusers' guidance_scale */
 	double cfg;           /* A1111's CFG scale: 1 is off */
@@ -44,10 +47,11 @@ struct recipe_fields {
 	struct recipe_lora *loras;
 };
 
-enum status recipe_fields_set(struct recipe_fields *f, const char *name, const char *value);     /* adds or replaces a Set */
-enum status recipe_fields_lora(struct recipe_fields *f, const char *name, double scale);         /* appends */
-/* Takes every field of `outer` that `f` lacks (key by key; a LoRA list as a whole; guidance, cfg and distilled cfg are one
- * key; sets by name).  For .defaults: call with the nearest first. */
+enum status recipe_fields_set(
+	struct recipe_fields *f, const char *name, const char *value);                   /* adds or replaces a Set */
+enum status recipe_fields_lora(struct recipe_fields *f, const char *name, double scale); /* appends */
+/* Takes every field of `outer` that `f` lacks (key by key; a LoRA list as a whole; guidance, cfg and distilled cfg are
+ * one key; sets by name).  For .defaults: call with the nearest first. */
 enum status recipe_fields_inherit(struct recipe_fields *f, const struct recipe_fields *outer);
 enum status recipe_fields_copy(const struct recipe_fields *f, struct recipe_fields *out);
 void recipe_fields_free(struct recipe_fields *f);
@@ -55,10 +59,10 @@ void recipe_fields_free(struct recipe_fields *f);
 /* Resolved: every value that reaches the engine. */
 struct recipe {
 	char *prompt;
-	char *negative;        /* NULL: none given */
+	char *negative; /* NULL: none given */
 	int width, height, steps;
-	double guidance;       /* the family's diffusers meaning */
-	char sampler[32];      /* canonical name: "euler" */
+	double guidance;  /* the family's diffusers meaning */
+	char sampler[32]; /* canonical name: "euler" */
 	uint64_t seed;
 	enum rng_kind rng;
 	int n_sets, n_loras;
@@ -66,8 +70,8 @@ struct recipe {
 	struct recipe_lora *loras;
 };
 
-/* STATUS_INVALID with the reason (which key, what is allowed) when a value is wrong for this model. A field asking for a
- * random seed must have been given a seed before. */
+/* STATUS_INVALID with the reason (which key, what is allowed) when a value is wrong for this model. A field asking for
+ * a random seed must have been given a seed before. */
 enum status recipe_resolve(const struct recipe_fields *f, const struct model *model, struct recipe *out);
 void recipe_free(struct recipe *r);
 

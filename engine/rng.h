@@ -1,8 +1,8 @@
 /* rng: the normal random numbers of PyTorch, bit for bit where float arithmetic allows.
  *
- * torch-cpu: torch.Generator("cpu"): MT19937 seeded with the low 32 bits of the seed; two paths (fewer than 16 values, 16 or
- * more).  philox: torch.Generator("cuda"): Philox4x32-10 as curand uses it, on a grid of `device_threads` threads.
- * The generator is a plain value: copying it forks the stream.
+ * torch-cpu: torch.Generator("cpu"): MT19937 seeded with the low 32 bits of the seed; two paths (fewer than 16 values,
+ * 16 or more).  philox: torch.Generator("cuda"): Philox4x32-10 as curand uses it, on a grid of `device_threads`
+ * threads. The generator is a plain value: copying it forks the stream.
  */
 #ifndef PROMPTFS_ENGINE_RNG_H
 #define PROMPTFS_ENGINE_RNG_H
@@ -36,7 +36,7 @@ void rng_normal(struct rng *r, enum dtype dtype, int64_t n, float *out);
 /* Philox4x32-10 of one counter. */
 void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-const char *rng_name(enum rng_kind kind);                 /* "torch-cpu", "philox" */
+const char *rng_name(enum rng_kind kind); /* "torch-cpu", "philox" */
 bool rng_find(const char *name, enum rng_kind *out);
 
 #endif

@@ -1,4 +1,5 @@
-/* schedule: FlowMatch Euler sigmas.  Arithmetic is in float where the reference's is, so that equal inputs give equal bits. */
+/* schedule: FlowMatch Euler sigmas.  Arithmetic is in float where the reference's is, so that equal inputs give equal
+ * bits. */
 #include "engine/schedule.h"
 
 #include <math.h>
@@ -10,7 +11,8 @@ static enum status refuse_if_set(const json_t *object, const char *path, const c
 {
 	const json_t *value = json_object_get(object, key);
 
-	if (!value || json_is_null(value) || json_is_false(value) || (json_is_number(value) && json_number_value(value) == 0))
+	if (!value || json_is_null(value) || json_is_false(value) ||
+		(json_is_number(value) && json_number_value(value) == 0))
 		return STATUS_OK;
 	return status_fail(STATUS_UNSUPPORTED, "%s: %s is not supported by this version", path, key);
 }
@@ -24,7 +26,8 @@ static enum status read_config(const json_t *object, const char *path, void *out
 
 	TRY(json_get_string(object, path, "_class_name", &class_name));
 	if (strcmp(class_name, "FlowMatchEulerDiscreteScheduler") != 0)
-		return status_fail(STATUS_UNSUPPORTED, "%s: scheduler %s is not supported for this family", path, class_name);
+		return status_fail(
+			STATUS_UNSUPPORTED, "%s: scheduler %s is not supported for this family", path, class_name);
 	for (size_t i = 0; i < sizeof unsupported / sizeof unsupported[0]; i++)
 		TRY(refuse_if_set(object, path, unsupported[i]));
 	TRY(json_get_number(object, path, "num_train_timesteps", 1, 1e6, &c->num_train_timesteps));
@@ -45,8 +48,12 @@ static enum status read_config(const json_t *object, const char *path, void *out
 
 enum status flow_config_read(const char *path, struct flow_config *out)
 {
-	struct flow_config c = { .num_train_timesteps = 1000, .shift = 1, .base_shift = 0.5, .max_shift = 1.15,
-		.base_tokens = 256, .max_tokens = 4096 };
+	struct flow_config c = { .num_train_timesteps = 1000,
+		.shift = 1,
+		.base_shift = 0.5,
+		.max_shift = 1.15,
+		.base_tokens = 256,
+		.max_tokens = 4096 };
 
 	TRY(json_read_with(path, read_config, &c));
 	*out = c;

@@ -21,10 +21,10 @@ struct schedule {
 /* What a FlowMatchEulerDiscreteScheduler's scheduler_config.json says. */
 struct flow_config {
 	double num_train_timesteps;
-	double shift;                        /* of every sigma: s x / (1 + (s - 1) x) */
-	bool dynamic_shifting;               /* by the number of picture tokens instead */
-	bool linear_shift;                   /* kind of the dynamic one; else exponential */
-	double base_shift, max_shift;        /* mu at base_tokens and max_tokens, linear between and beyond */
+	double shift;                 /* of every sigma: s x / (1 + (s - 1) x) */
+	bool dynamic_shifting;        /* by the number of picture tokens instead */
+	bool linear_shift;            /* kind of the dynamic one; else exponential */
+	double base_shift, max_shift; /* mu at base_tokens and max_tokens, linear between and beyond */
 	double base_tokens, max_tokens;
 };
 

@@ -4,8 +4,8 @@
  *
  *     { "_class_name": "PromptfsTestCard", "delay_ms": 20, "crash": "step", "size": 256, "steps": 4 }
  *
- * The picture depends on prompt, seed and size alone: coloured bars whose hues are drawn from a hash of the prompt.  Every
- * step takes delay_ms; crash "step" kills the process in the first step, "fail" fails the job there.
+ * The picture depends on prompt, seed and size alone: coloured bars whose hues are drawn from a hash of the prompt.
+ * Every step takes delay_ms; crash "step" kills the process in the first step, "fail" fails the job there.
  */
 #include <errno.h>
 #include <math.h>
@@ -64,13 +64,16 @@ static enum status card_describe(struct model *m)
 
 static enum status card_resolve(const struct model *m, struct recipe *r)
 {
-	if (r->width % 16 || r->height % 16 || r->width < 16 || r->height < 16 || r->width > m->size_max || r->height > m->size_max)
-		return status_fail(STATUS_INVALID, "size %dx%d: the test card makes sizes from 16 to %d that 16 divides", r->width,
-			r->height, m->size_max);
+	if (r->width % 16 || r->height % 16 || r->width < 16 || r->height < 16 || r->width > m->size_max ||
+		r->height > m->size_max)
+		return status_fail(STATUS_INVALID,
+			"size %dx%d: the test card makes sizes from 16 to %d that 16 divides", r->width, r->height,
+			m->size_max);
 	if (!r->sampler[0])
 		strcpy(r->sampler, "euler");
 	if (strcmp(r->sampler, "euler") != 0)
-		return status_fail(STATUS_INVALID, "Sampler: %s is not supported for the test card; use euler", r->sampler);
+		return status_fail(
+			STATUS_INVALID, "Sampler: %s is not supported for the test card; use euler", r->sampler);
 	if (r->n_sets > 0)
 		return status_fail(STATUS_INVALID, "Set: %s is no argument of the test card", r->sets[0].name);
 	if (r->n_loras > 0)
@@ -138,8 +141,8 @@ static void wait_ms(int64_t ms)
 }
 
 /* The straight way from the latents to the card: (latents - card) / sigma. */
-static enum status card_predict(void *state, struct run *run, const struct schedule *s, int step, struct tensor latents,
-	struct tensor out)
+static enum status card_predict(
+	void *state, struct run *run, const struct schedule *s, int step, struct tensor latents, struct tensor out)
 {
 	struct card *c = state;
 	int64_t height = latents.dim[1], width = latents.dim[2], count = tensor_count(&latents);
@@ -157,7 +160,8 @@ static enum status card_predict(void *state, struct run *run, const struct sched
 	}
 	wait_ms(c->delay_ms);
 	for (int64_t i = 0; i < count; i++)
-		card[i] = c->bars[i % width * BARS / width][i / (height * width)] * (0.6f + 0.4f * (float)(i / width % height) / (float)height);
+		card[i] = c->bars[i % width * BARS / width][i / (height * width)] *
+			  (0.6f + 0.4f * (float)(i / width % height) / (float)height);
 	host.data = card;
 	status = kernels_upload(run->k, &host, out);
 	if (status == STATUS_OK)

@@ -1,8 +1,8 @@
 /* tokenizer: text to token ids by a Hugging Face tokenizer.json of the byte-level BPE kind (Qwen2/Qwen3).
  *
  * What is read from the file: added tokens (matched first, in the raw text, longest at a position), the NFC normalizer,
- * the Split pattern (PCRE2 with Unicode properties), vocabulary and merges.  Any other normalizer, pre-tokenizer or model
- * is STATUS_UNSUPPORTED by name; malformed files are STATUS_CORRUPT; both name the file.
+ * the Split pattern (PCRE2 with Unicode properties), vocabulary and merges.  Any other normalizer, pre-tokenizer or
+ * model is STATUS_UNSUPPORTED by name; malformed files are STATUS_CORRUPT; both name the file.
  *
  * Threads: an open tokenizer may be used by several threads at once.
  */

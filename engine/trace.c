@@ -34,7 +34,8 @@ void trace_free(struct trace *t)
 }
 
 /* A new item with room for its values. */
-static enum status add(struct trace *t, const char *name, enum dtype dtype, int rank, const int64_t *dim, struct tensor **out)
+static enum status add(
+	struct trace *t, const char *name, enum dtype dtype, int rank, const int64_t *dim, struct tensor **out)
 {
 	struct named_tensor *item;
 	void *data;

@@ -22,11 +22,11 @@
 struct weights;
 
 /* dir: a component's folder.  Looked for, in this order: {diffusion_pytorch_model,model}.safetensors.index.json,
- * {..}.safetensors.  Where only other formats lie there (GGUF, pickles), the error says what was found: a malformed GGUF
- * says what is wrong with it, a good one and every pickle that this version does not read them. */
+ * {..}.safetensors.  Where only other formats lie there (GGUF, pickles), the error says what was found: a malformed
+ * GGUF says what is wrong with it, a good one and every pickle that this version does not read them. */
 enum status weights_open(const char *dir, struct weights **out);
 enum status weights_open_file(const char *path, struct weights **out); /* one safetensors file of any name */
-void weights_close(struct weights *w); /* NULL is allowed; views die */
+void weights_close(struct weights *w);                                 /* NULL is allowed; views die */
 
 /* The view of tensor `name`, which must have this shape and a floating dtype (F32, BF16, F16).  rank 0: any shape. */
 enum status weights_find(const struct weights *w, const char *name, int rank, const int64_t *dim, struct tensor *out);
@@ -45,7 +45,8 @@ enum dtype weights_dtype(const struct weights *w);                   /* of the l
 /* Gives the mapped pages that lie wholly inside t back to the system (madvise); t stays readable. */
 void weights_release(const struct weights *w, const struct tensor *t);
 
-/* Writing, for traces: tensors in the given order; DTYPE_F32, DTYPE_I64 and DTYPE_U8.  The file appears whole or not. */
+/* Writing, for traces: tensors in the given order; DTYPE_F32, DTYPE_I64 and DTYPE_U8.  The file appears whole or not.
+ */
 struct named_tensor {
 	char name[64];
 	struct tensor tensor; /* contiguous, host memory */

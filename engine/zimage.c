@@ -2,17 +2,18 @@
  *
  * Paper: arXiv 2511.22699.  Reference: diffusers, pipelines/z_image/pipeline_z_image.py.
  *
- * Traps: guidance acts when it is above 0, as positive + scale * (positive - negative); a missing negative prompt is the
- * empty one through the chat frame; the prompt is cut at max_sequence_length tokens, frame included; the latents are
- * drawn and stepped in float32.
+ * Traps: guidance acts when it is above 0, as positive + scale * (positive - negative); a missing negative prompt is
+ * the empty one through the chat frame; the prompt is cut at max_sequence_length tokens, frame included; the latents
+ * are drawn and stepped in float32.
  *
- * Memory: text encoder, transformer and autoencoder stay loaded when they fit the budget together; else text encoder and
- * transformer take turns (the autoencoder is small and stays beside the transformer).
+ * Memory: text encoder, transformer and autoencoder stay loaded when they fit the budget together; else text encoder
+ * and transformer take turns (the autoencoder is small and stays beside the transformer).
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "engine/autoencoder.h"
 #include "engine/family.h"
@@ -29,11 +30,11 @@ enum { POSITIVE, NEGATIVE };
 struct zimage {
 	struct kernels *k;
 	char path[PATH_MAX];
-	bool together;                       /* all parts fit the budget at once */
+	bool together; /* all parts fit the budget at once */
 	int64_t latent_channels, pixels_per_latent;
 	struct flow_config flow;
 	struct tokenizer *tokenizer;
-	struct qwen3 *text;                  /* NULL while not loaded */
+	struct qwen3 *text; /* NULL while not loaded */
 	struct zimage_transformer *transformer;
 	struct autoencoder *vae;
 	struct zimage_caption caption[2];    /* of the job under way */
@@ -41,7 +42,8 @@ struct zimage {
 	int modulation_first, modulation_count;
 };
 
-/* ---- description and recipes --------------------------------------------------------------------------------------- */
+/* ---- description and recipes ---------------------------------------------------------------------------------------
+ */
 
 static void join(char *out, size_t len, const char *dir, const char *name)
 {
@@ -53,8 +55,8 @@ static int smaller(int64_t a, int64_t b)
 	return (int)(a < b ? a : b);
 }
 
-/* The published files say nowhere which of the two models they are.  Turbo's schedule is shifted by 3, the base model's by
- * more; what follows from it are only the defaults of steps and guidance. */
+/* The published files say nowhere which of the two models they are.  Turbo's schedule is shifted by 3, the base model's
+ * by more; what follows from it are only the defaults of steps and guidance. */
 static enum status zimage_describe(struct model *m)
 {
 	char path[PATH_MAX + 64];
@@ -72,7 +74,8 @@ static enum status zimage_describe(struct model *m)
 	TRY(flow_config_read(path, &flow));
 	turbo = flow.shift <= 3;
 	m->size_multiple = ZIMAGE_PATCH << (vae.n_blocks - 1);
-	m->size_max = smaller(PNG_SIDE_MAX, m->size_multiple * (int64_t)smaller(transformer.axes_len[1], transformer.axes_len[2]));
+	m->size_max = smaller(
+		PNG_SIDE_MAX, m->size_multiple * (int64_t)smaller(transformer.axes_len[1], transformer.axes_len[2]));
 	side = smaller(vae.sample_size, m->size_max) / m->size_multiple * m->size_multiple;
 	if (side == 0)
 		side = m->size_multiple;
@@ -84,8 +87,8 @@ static enum status check_side(const struct model *m, const char *what, int side)
 {
 	if (side % m->size_multiple == 0 && side >= m->size_multiple && side <= m->size_max)
 		return STATUS_OK;
-	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side, m->name,
-		m->size_multiple, m->size_max, m->size_multiple);
+	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side,
+		m->name, m->size_multiple, m->size_max, m->size_multiple);
 }
 
 /* The arguments of the pipeline that `Set:` may give, with their allowed range. */
@@ -109,26 +112,27 @@ static enum status check_setting(const struct recipe_set *set)
 
 		if (strcmp(settings[i].name, set->name) != 0)
 			continue;
-		if (strcmp(set->value, "True") == 0 || strcmp(set->value, "False") == 0) {
-			if (!settings[i].integer)
-				return STATUS_OK;
-		}
+		if (!settings[i].integer && (strcasecmp(set->value, "true") == 0 || strcasecmp(set->value, "false") == 0))
+			return STATUS_OK;
 		value = strtod(set->value, &end);
 		if (end == set->value || *end || !(value >= settings[i].low && value <= settings[i].high) ||
 			(settings[i].integer && value != floor(value)))
-			return status_fail(STATUS_INVALID, "Set: %s=%s: must be %s from %g to %g", set->name, set->value,
-				settings[i].integer ? "an integer" : "a number", settings[i].low, settings[i].high);
+			return status_fail(STATUS_INVALID, "Set: %s=%s: must be %s from %g to %g", set->name,
+				set->value, settings[i].integer ? "an integer" : "a number", settings[i].low,
+				settings[i].high);
 		return STATUS_OK;
 	}
-	return status_fail(STATUS_INVALID, "Set: %s is no argument of the Z-Image pipeline (there are cfg_normalization, "
-		"cfg_truncation, image_index, max_sequence_length, num_images_per_prompt)", set->name);
+	return status_fail(STATUS_INVALID,
+		"Set: %s is no argument of the Z-Image pipeline (there are cfg_normalization, "
+		"cfg_truncation, image_index, max_sequence_length, num_images_per_prompt)",
+		set->name);
 }
 
 static double setting(const struct recipe *r, const char *name, double fallback)
 {
 	for (int i = 0; i < r->n_sets; i++)
 		if (strcmp(r->sets[i].name, name) == 0)
-			return strcmp(r->sets[i].value, "True") == 0 ? 1 : strtod(r->sets[i].value, NULL);
+			return strcasecmp(r->sets[i].value, "true") == 0 ? 1 : strtod(r->sets[i].value, NULL);
 	return fallback;
 }
 
@@ -143,7 +147,8 @@ static enum status zimage_resolve(const struct model *m, struct recipe *r)
 	for (int i = 0; i < r->n_sets; i++)
 		TRY(check_setting(&r->sets[i]));
 	if (recipe_set_int(r, "image_index", 0) >= recipe_set_int(r, "num_images_per_prompt", 1))
-		return status_fail(STATUS_INVALID, "Set: image_index counts from 0 and must be below num_images_per_prompt");
+		return status_fail(
+			STATUS_INVALID, "Set: image_index counts from 0 and must be below num_images_per_prompt");
 	if (r->n_loras > 0)
 		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
 	return STATUS_OK;
@@ -154,7 +159,8 @@ static double zimage_guidance_from_cfg(double cfg)
 	return cfg - 1;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------- */
+/* ---- loading -------------------------------------------------------------------------------------------------------
+ */
 
 /* Bytes that a part's weights take once packed. */
 static enum status part_bytes(struct zimage *z, const char *part, uint64_t *bytes)
@@ -179,10 +185,12 @@ static enum status plan_memory(struct zimage *z, uint64_t budget, uint64_t limit
 	TRY(part_bytes(z, "vae", &vae));
 	most = text > transformer + vae ? text : transformer + vae;
 	if (most > limit)
-		return status_fail(STATUS_NO_MEMORY, "%s does not fit: in %s its text encoder takes %.1f GB, its transformer %.1f GB "
-			"and its autoencoder %.1f GB; there are %.1f GB (a smaller --dtype or a higher memory limit helps)", z->path,
-			dtype_name(kernels_dtype(z->k)), (double)text / 1e9, (double)transformer / 1e9, (double)vae / 1e9,
-			(double)limit / 1e9);
+		return status_fail(STATUS_NO_MEMORY,
+			"%s does not fit: in %s its text encoder takes %.1f GB, its transformer %.1f GB "
+			"and its autoencoder %.1f GB; there are %.1f GB (a smaller --dtype or a higher memory limit "
+			"helps)",
+			z->path, dtype_name(kernels_dtype(z->k)), (double)text / 1e9, (double)transformer / 1e9,
+			(double)vae / 1e9, (double)limit / 1e9);
 	z->together = text + transformer + vae <= budget;
 	return STATUS_OK;
 }
@@ -198,8 +206,10 @@ static enum status read_parts(struct zimage *z)
 	join(path, sizeof path, z->path, "vae");
 	TRY(autoencoder_config_read(path, &vae));
 	if (transformer.channels != vae.latent_channels)
-		return status_fail(STATUS_CORRUPT, "%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
-			"%lld: they do not belong together", z->path, (long long)transformer.channels, (long long)vae.latent_channels);
+		return status_fail(STATUS_CORRUPT,
+			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
+			"%lld: they do not belong together",
+			z->path, (long long)transformer.channels, (long long)vae.latent_channels);
 	z->latent_channels = vae.latent_channels;
 	z->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
 	join(path, sizeof path, z->path, "scheduler/scheduler_config.json");
@@ -221,7 +231,8 @@ static void zimage_close(void *state)
 	free(z);
 }
 
-static enum status zimage_open(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
+static enum status zimage_open(
+	const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
 {
 	struct zimage *z = calloc(1, sizeof *z);
 	enum status status;
@@ -291,7 +302,8 @@ static enum status need_vae(struct zimage *z, struct run *run)
 	return status;
 }
 
-/* ---- text ---------------------------------------------------------------------------------------------------------- */
+/* ---- text ----------------------------------------------------------------------------------------------------------
+ */
 
 /* The prompt in the chat frame of the pipeline (Qwen3's template for one user message), cut to the longest length. */
 static enum status tokenize(struct zimage *z, const char *prompt, int64_t longest, struct token_ids *ids)
@@ -314,7 +326,8 @@ static enum status tokenize(struct zimage *z, const char *prompt, int64_t longes
 }
 
 /* The trace holds the ids as the reference gives them to the encoder: padded on the right. */
-static enum status trace_padded(struct zimage *z, struct run *run, const char *name, const struct token_ids *ids, int64_t longest)
+static enum status trace_padded(
+	struct zimage *z, struct run *run, const char *name, const struct token_ids *ids, int64_t longest)
 {
 	int64_t padding = tokenizer_find(z->tokenizer, "<|endoftext|>");
 	int64_t *padded;
@@ -332,7 +345,8 @@ static enum status trace_padded(struct zimage *z, struct run *run, const char *n
 	return status;
 }
 
-static enum status embed_ids(struct zimage *z, struct run *run, const char *sign, const struct token_ids *ids, struct tensor *embeds)
+static enum status embed_ids(
+	struct zimage *z, struct run *run, const char *sign, const struct token_ids *ids, struct tensor *embeds)
 {
 	int64_t longest = (int64_t)setting(run->recipe, "max_sequence_length", TOKENS_DEFAULT);
 	char name[64];
@@ -375,12 +389,14 @@ static enum status zimage_encode(void *state, struct run *run)
 	TRY(need_transformer(z, run));
 	zimage_family.latent_shape(z, run->recipe, shape);
 	for (int i = 0; i < n; i++)
-		TRY(zimage_transformer_caption(z->transformer, run->arena, embeds[i], shape[1], shape[2], &z->caption[i]));
+		TRY(zimage_transformer_caption(
+			z->transformer, run->arena, embeds[i], shape[1], shape[2], &z->caption[i]));
 	z->modulation_count = 0;
 	return STATUS_OK;
 }
 
-/* ---- denoising ------------------------------------------------------------------------------------------------------- */
+/* ---- denoising
+ * ------------------------------------------------------------------------------------------------------- */
 
 static void zimage_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
 {
@@ -457,8 +473,8 @@ static enum status guide(struct zimage *z, const struct recipe *r, struct tensor
 	return STATUS_OK;
 }
 
-static enum status zimage_predict(void *state, struct run *run, const struct schedule *s, int step, struct tensor latents,
-	struct tensor out)
+static enum status zimage_predict(
+	void *state, struct run *run, const struct schedule *s, int step, struct tensor latents, struct tensor out)
 {
 	struct zimage *z = state;
 	struct tensor negative;
@@ -468,13 +484,15 @@ static enum status zimage_predict(void *state, struct run *run, const struct sch
 
 	TRY(need_modulation(z, run, s, step));
 	row = step - z->modulation_first;
-	TRY(zimage_transformer_predict(z->transformer, run->arena, &z->caption[POSITIVE], &z->modulation, row, latents, out));
+	TRY(zimage_transformer_predict(
+		z->transformer, run->arena, &z->caption[POSITIVE], &z->modulation, row, latents, out));
 	/* beyond cfg_truncation (compared with 1 - sigma, and only up to 1) guidance is off */
 	if (!guided(run->recipe) || (truncation <= 1 && (double)time_of(s, step) > truncation))
 		return STATUS_OK;
 	mark = arena_mark(run->arena);
 	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &negative));
-	TRY(zimage_transformer_predict(z->transformer, run->arena, &z->caption[NEGATIVE], &z->modulation, row, latents, negative));
+	TRY(zimage_transformer_predict(
+		z->transformer, run->arena, &z->caption[NEGATIVE], &z->modulation, row, latents, negative));
 	TRY(guide(z, run->recipe, out, negative));
 	arena_release(run->arena, mark);
 	return STATUS_OK;

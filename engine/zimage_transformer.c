@@ -15,8 +15,8 @@ static const float QK_EPS = 1e-5f, FINAL_EPS = 1e-6f;
 
 struct block {
 	struct weight *norm1, *qkv, *norm_q, *norm_k, *out, *norm2; /* attention */
-	struct weight *ffn_norm1, *w13, *w2, *ffn_norm2;           /* feed-forward */
-	struct weight *modulation, *modulation_bias;               /* not in the context refiner */
+	struct weight *ffn_norm1, *w13, *w2, *ffn_norm2;            /* feed-forward */
+	struct weight *modulation, *modulation_bias;                /* not in the context refiner */
 };
 
 struct ends {
@@ -29,17 +29,18 @@ enum { D_ONE, D_DIM, D_FFN, D_HEAD, D_TIME, D_TIME_HIDDEN, D_FREQUENCIES, D_MODU
 
 #define VECTOR(type, member, name, rows)                                                                               \
 	{                                                                                                              \
-		offsetof(struct type, member), LOAD_VECTOR, D_ONE, { { name, rows } }, false                          \
+		offsetof(struct type, member), LOAD_VECTOR, D_ONE, { { name, rows } }, false                           \
 	}
 #define MATRIX(type, member, name, rows, columns)                                                                      \
 	{                                                                                                              \
-		offsetof(struct type, member), LOAD_LINEAR, columns, { { name, rows } }, false                        \
+		offsetof(struct type, member), LOAD_LINEAR, columns, { { name, rows } }, false                         \
 	}
 
 static const struct load_entry block_table[] = {
 	VECTOR(block, norm1, "attention_norm1.weight", D_DIM),
 	{ offsetof(struct block, qkv), LOAD_LINEAR, D_DIM,
-		{ { "attention.to_q.weight", D_DIM }, { "attention.to_k.weight", D_DIM }, { "attention.to_v.weight", D_DIM } },
+		{ { "attention.to_q.weight", D_DIM }, { "attention.to_k.weight", D_DIM },
+			{ "attention.to_v.weight", D_DIM } },
 		false },
 	VECTOR(block, norm_q, "attention.norm_q.weight", D_HEAD),
 	VECTOR(block, norm_k, "attention.norm_k.weight", D_HEAD),
@@ -80,8 +81,8 @@ struct zimage_transformer {
 	struct zimage_config config;
 	int64_t ffn, time_width;
 	struct ends ends;
-	struct block *noise_refiner, *layers;   /* with modulation; one array: refiner_layers, then layers */
-	struct block *context_refiner;          /* without */
+	struct block *noise_refiner, *layers; /* with modulation; one array: refiner_layers, then layers */
+	struct block *context_refiner;        /* without */
 	int64_t n_modulated;
 };
 
@@ -112,15 +113,17 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	TRY(json_get_number(object, path, "t_scale", 1e-6, 1e9, &c->t_scale));
 	TRY(json_get_bool(object, path, "qk_norm", &qk_norm));
 	if (c->dim % c->heads != 0)
-		return status_fail(STATUS_CORRUPT, "%s: n_heads %lld does not divide dim %lld", path, (long long)c->heads,
-			(long long)c->dim);
+		return status_fail(STATUS_CORRUPT, "%s: n_heads %lld does not divide dim %lld", path,
+			(long long)c->heads, (long long)c->dim);
 	c->head_dim = c->dim / c->heads;
 	if (n_axes != 3 || n_lens != 3 || c->axes[0] + c->axes[1] + c->axes[2] != c->head_dim || c->axes[0] % 2 ||
 		c->axes[1] % 2 || c->axes[2] % 2)
-		return status_fail(STATUS_CORRUPT, "%s: axes_dims must be three even numbers with the sum dim / n_heads = %lld",
-			path, (long long)c->head_dim);
+		return status_fail(STATUS_CORRUPT,
+			"%s: axes_dims must be three even numbers with the sum dim / n_heads = %lld", path,
+			(long long)c->head_dim);
 	if (n_patches != 1 || patch[0] != ZIMAGE_PATCH || n_f_patches != 1 || f_patch[0] != 1)
-		return status_fail(STATUS_UNSUPPORTED, "%s: only all_patch_size [2] and all_f_patch_size [1] are supported", path);
+		return status_fail(
+			STATUS_UNSUPPORTED, "%s: only all_patch_size [2] and all_f_patch_size [1] are supported", path);
 	if (!qk_norm)
 		return status_fail(STATUS_UNSUPPORTED, "%s: qk_norm false is not supported", path);
 	return STATUS_OK;
@@ -139,7 +142,8 @@ enum status zimage_config_read(const char *dir, struct zimage_config *out)
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static enum status load_blocks(const struct loader *l, const char *list, int64_t n, bool modulated, struct block *blocks)
+static enum status load_blocks(
+	const struct loader *l, const char *list, int64_t n, bool modulated, struct block *blocks)
 {
 	char prefix[64];
 
@@ -159,9 +163,16 @@ static enum status load_blocks(const struct loader *l, const char *list, int64_t
 static enum status load_all(struct zimage_transformer *t, const struct weights *w)
 {
 	const struct zimage_config *c = &t->config;
-	int64_t dims[D_COUNT] = { [D_ONE] = 1, [D_DIM] = c->dim, [D_FFN] = t->ffn, [D_HEAD] = c->head_dim,
-		[D_TIME] = t->time_width, [D_TIME_HIDDEN] = TIME_HIDDEN, [D_FREQUENCIES] = TIME_FREQUENCIES,
-		[D_MODULATION] = 4 * c->dim, [D_PATCH] = ZIMAGE_PATCH * ZIMAGE_PATCH * c->channels, [D_CAPTION] = c->caption_dim };
+	int64_t dims[D_COUNT] = { [D_ONE] = 1,
+		[D_DIM] = c->dim,
+		[D_FFN] = t->ffn,
+		[D_HEAD] = c->head_dim,
+		[D_TIME] = t->time_width,
+		[D_TIME_HIDDEN] = TIME_HIDDEN,
+		[D_FREQUENCIES] = TIME_FREQUENCIES,
+		[D_MODULATION] = 4 * c->dim,
+		[D_PATCH] = ZIMAGE_PATCH * ZIMAGE_PATCH * c->channels,
+		[D_CAPTION] = c->caption_dim };
 	struct loader l = { t->k, w, dims };
 
 	TRY(load_table(&l, "", ends_table, LOAD_COUNT(ends_table), &t->ends));
@@ -182,7 +193,8 @@ static enum status open_weights(struct zimage_transformer *t, const char *dir)
 	t->noise_refiner = calloc((size_t)t->n_modulated, sizeof *t->noise_refiner);
 	t->context_refiner = calloc((size_t)t->config.refiner_layers, sizeof *t->context_refiner);
 	if (!t->noise_refiner || !t->context_refiner)
-		return status_fail(STATUS_NO_MEMORY, "no memory for a transformer of %lld layers", (long long)t->n_modulated);
+		return status_fail(
+			STATUS_NO_MEMORY, "no memory for a transformer of %lld layers", (long long)t->n_modulated);
 	t->layers = t->noise_refiner + t->config.refiner_layers;
 	TRY(weights_open(dir, &w));
 	status = load_all(t, w);
@@ -315,8 +327,8 @@ static struct tensor third(const struct zimage_config *c, struct tensor qkv, int
 }
 
 /* One block in place.  modulation: the block's 4 dim values for this noise level, or NULL (context refiner). */
-static enum status run_block(struct zimage_transformer *t, const struct block *l, const struct buffers *b, struct tensor stream,
-	struct tensor rope, const float *modulation)
+static enum status run_block(struct zimage_transformer *t, const struct block *l, const struct buffers *b,
+	struct tensor stream, struct tensor rope, const float *modulation)
 {
 	const struct zimage_config *c = &t->config;
 	const float *scale[2] = { NULL, NULL }, *gate[2] = { NULL, NULL };
@@ -329,32 +341,44 @@ static enum status run_block(struct zimage_transformer *t, const struct block *l
 		scale[i] = modulation + 2 * i * c->dim;
 		gate[i] = modulation + (2 * i + 1) * c->dim;
 	}
-	TRY(kernels_norm(t->k, &(struct norm){ .rms = true, .x = stream, .weight = l->norm1, .scale = scale[0], .eps = eps,
-		.y = b->operand }));
+	TRY(kernels_norm(t->k, &(struct norm){ .rms = true,
+				       .x = stream,
+				       .weight = l->norm1,
+				       .scale = scale[0],
+				       .eps = eps,
+				       .y = b->operand }));
 	TRY(kernels_linear(t->k, &(struct linear){ .x = b->operand, .w = l->qkv, .y = b->qkv }));
-	TRY(kernels_qk_rope(t->k, &(struct qk_rope){ .x = query, .weight = l->norm_q, .eps = QK_EPS, .interleaved = true,
-		.table = rope }));
-	TRY(kernels_qk_rope(t->k, &(struct qk_rope){ .x = key, .weight = l->norm_k, .eps = QK_EPS, .interleaved = true,
-		.table = rope }));
-	TRY(kernels_attention(t->k, &(struct attention){ .q = query, .k = key, .v = value,
-		.scale = 1 / sqrtf((float)c->head_dim), .out = b->heads }));
+	TRY(kernels_qk_rope(
+		t->k, &(struct qk_rope){
+			      .x = query, .weight = l->norm_q, .eps = QK_EPS, .interleaved = true, .table = rope }));
+	TRY(kernels_qk_rope(t->k,
+		&(struct qk_rope){ .x = key, .weight = l->norm_k, .eps = QK_EPS, .interleaved = true, .table = rope }));
+	TRY(kernels_attention(t->k,
+		&(struct attention){
+			.q = query, .k = key, .v = value, .scale = 1 / sqrtf((float)c->head_dim), .out = b->heads }));
 	TRY(kernels_linear(t->k, &(struct linear){ .x = joined, .w = l->out, .y = b->out }));
-	TRY(kernels_norm_residual(t->k, &(struct norm_residual){ .x = b->out, .weight = l->norm2, .gate = gate[0], .eps = eps,
-		.stream = stream }));
+	TRY(kernels_norm_residual(
+		t->k, &(struct norm_residual){
+			      .x = b->out, .weight = l->norm2, .gate = gate[0], .eps = eps, .stream = stream }));
 
-	TRY(kernels_norm(t->k, &(struct norm){ .rms = true, .x = stream, .weight = l->ffn_norm1, .scale = scale[1], .eps = eps,
-		.y = b->operand }));
+	TRY(kernels_norm(t->k, &(struct norm){ .rms = true,
+				       .x = stream,
+				       .weight = l->ffn_norm1,
+				       .scale = scale[1],
+				       .eps = eps,
+				       .y = b->operand }));
 	TRY(kernels_linear(t->k, &(struct linear){ .x = b->operand, .w = l->w13, .y = b->w13 }));
 	TRY(kernels_swiglu(t->k, w1, w3, b->hidden));
 	TRY(kernels_linear(t->k, &(struct linear){ .x = b->hidden, .w = l->w2, .y = b->out }));
-	return kernels_norm_residual(t->k, &(struct norm_residual){ .x = b->out, .weight = l->ffn_norm2, .gate = gate[1],
-		.eps = eps, .stream = stream });
+	return kernels_norm_residual(
+		t->k, &(struct norm_residual){
+			      .x = b->out, .weight = l->ffn_norm2, .gate = gate[1], .eps = eps, .stream = stream });
 }
 
 /* ---- caption ----------------------------------------------------------------------------------------------------- */
 
-static enum status refine_caption(struct zimage_transformer *t, struct arena *arena, struct tensor embeds,
-	struct zimage_caption *caption)
+static enum status refine_caption(
+	struct zimage_transformer *t, struct arena *arena, struct tensor embeds, struct zimage_caption *caption)
 {
 	const struct zimage_config *c = &t->config;
 	int64_t tokens = embeds.dim[0], rows = caption->rows.dim[0];
@@ -362,20 +386,26 @@ static enum status refine_caption(struct zimage_transformer *t, struct arena *ar
 	struct buffers b;
 
 	TRY(arena_take(arena, kernels_dtype(t->k), 2, embeds.dim, &normed));
-	TRY(kernels_norm(t->k, &(struct norm){ .rms = true, .x = embeds, .weight = t->ends.caption_norm,
-		.eps = (float)c->norm_eps, .y = normed }));
-	TRY(kernels_linear(t->k, &(struct linear){ .x = normed, .w = t->ends.caption_embed, .bias = t->ends.caption_embed_bias,
-		.y = tensor_slice(caption->rows, 0, 0, tokens) }));
+	TRY(kernels_norm(t->k, &(struct norm){ .rms = true,
+				       .x = embeds,
+				       .weight = t->ends.caption_norm,
+				       .eps = (float)c->norm_eps,
+				       .y = normed }));
+	TRY(kernels_linear(t->k, &(struct linear){ .x = normed,
+					 .w = t->ends.caption_embed,
+					 .bias = t->ends.caption_embed_bias,
+					 .y = tensor_slice(caption->rows, 0, 0, tokens) }));
 	if (rows > tokens)
-		TRY(kernels_fill_rows(t->k, *weight_table(t->ends.caption_pad), tensor_slice(caption->rows, 0, tokens, rows - tokens)));
+		TRY(kernels_fill_rows(t->k, *weight_table(t->ends.caption_pad),
+			tensor_slice(caption->rows, 0, tokens, rows - tokens)));
 	TRY(take_buffers(t, arena, rows, &b));
 	for (int64_t i = 0; i < c->refiner_layers; i++)
 		TRY(run_block(t, &t->context_refiner[i], &b, caption->rows, rope, NULL));
 	return STATUS_OK;
 }
 
-enum status zimage_transformer_caption(struct zimage_transformer *t, struct arena *arena, struct tensor embeds, int64_t height,
-	int64_t width, struct zimage_caption *out)
+enum status zimage_transformer_caption(struct zimage_transformer *t, struct arena *arena, struct tensor embeds,
+	int64_t height, int64_t width, struct zimage_caption *out)
 {
 	const struct zimage_config *c = &t->config;
 	int64_t lines = height / ZIMAGE_PATCH, columns = width / ZIMAGE_PATCH, rows = padded(embeds.dim[0]);
@@ -384,12 +414,15 @@ enum status zimage_transformer_caption(struct zimage_transformer *t, struct aren
 	size_t mark;
 
 	if (embeds.dim[1] != c->caption_dim)
-		return status_fail(STATUS_CORRUPT, "the text encoder gives %lld values a token, the transformer wants cap_feat_dim %lld",
+		return status_fail(STATUS_CORRUPT,
+			"the text encoder gives %lld values a token, the transformer wants cap_feat_dim %lld",
 			(long long)embeds.dim[1], (long long)c->caption_dim);
 	if (rows + 1 >= c->axes_len[0] || lines > c->axes_len[1] || columns > c->axes_len[2])
-		return status_fail(STATUS_INVALID, "%lld prompt tokens or a picture of %lld x %lld tokens go beyond the model's "
-			"positions (axes_lens %lld, %lld, %lld)", (long long)embeds.dim[0], (long long)columns, (long long)lines,
-			(long long)c->axes_len[0], (long long)c->axes_len[1], (long long)c->axes_len[2]);
+		return status_fail(STATUS_INVALID,
+			"%lld prompt tokens or a picture of %lld x %lld tokens go beyond the model's "
+			"positions (axes_lens %lld, %lld, %lld)",
+			(long long)embeds.dim[0], (long long)columns, (long long)lines, (long long)c->axes_len[0],
+			(long long)c->axes_len[1], (long long)c->axes_len[2]);
 	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ rows, c->dim }, &caption.rows));
 	TRY(make_rope(t, arena, rows, columns, &caption));
 	mark = arena_mark(arena);
@@ -436,9 +469,13 @@ static enum status embed_times(struct zimage_transformer *t, struct arena *arena
 	TRY(arena_take(arena, dtype, 2, (int64_t[]){ n, t->time_width }, plain));
 	TRY(arena_take(arena, dtype, 2, (int64_t[]){ n, t->time_width }, silu));
 	TRY(upload_frequencies(t, n, times, frequencies));
-	TRY(kernels_linear(t->k, &(struct linear){ .x = frequencies, .w = t->ends.time1, .bias = t->ends.time1_bias,
-		.activation = ACTIVATION_SILU, .y = hidden }));
-	TRY(kernels_linear(t->k, &(struct linear){ .x = hidden, .w = t->ends.time2, .bias = t->ends.time2_bias, .y = *plain }));
+	TRY(kernels_linear(t->k, &(struct linear){ .x = frequencies,
+					 .w = t->ends.time1,
+					 .bias = t->ends.time1_bias,
+					 .activation = ACTIVATION_SILU,
+					 .y = hidden }));
+	TRY(kernels_linear(
+		t->k, &(struct linear){ .x = hidden, .w = t->ends.time2, .bias = t->ends.time2_bias, .y = *plain }));
 	return kernels_unary(t->k, UNARY_SILU, *plain, *silu);
 }
 
@@ -460,19 +497,22 @@ static enum status modulate(struct zimage_transformer *t, struct arena *arena, i
 		const struct block *l = &t->noise_refiner[i];
 		struct tensor y = block_modulation(m, i);
 
-		TRY(kernels_linear(t->k, &(struct linear){ .x = plain, .w = l->modulation, .bias = l->modulation_bias, .y = y }));
+		TRY(kernels_linear(
+			t->k, &(struct linear){ .x = plain, .w = l->modulation, .bias = l->modulation_bias, .y = y }));
 		for (int gate = 1; gate <= 3; gate += 2) {
 			struct tensor columns = tensor_slice(y, 1, gate * dim, dim);
 
 			TRY(kernels_unary(t->k, UNARY_TANH, columns, columns));
 		}
 	}
-	return kernels_linear(t->k, &(struct linear){ .x = silu, .w = t->ends.final_modulation,
-		.bias = t->ends.final_modulation_bias, .y = m->final });
+	return kernels_linear(t->k, &(struct linear){ .x = silu,
+					    .w = t->ends.final_modulation,
+					    .bias = t->ends.final_modulation_bias,
+					    .y = m->final });
 }
 
-enum status zimage_transformer_modulation(struct zimage_transformer *t, struct arena *arena, int64_t n, const float *times,
-	struct zimage_modulation *out)
+enum status zimage_transformer_modulation(
+	struct zimage_transformer *t, struct arena *arena, int64_t n, const float *times, struct zimage_modulation *out)
 {
 	struct zimage_modulation m;
 	enum status status;
@@ -505,38 +545,47 @@ static struct buffers first_rows(const struct buffers *b, int64_t rows)
 
 /* Patches of the latents, embedded, padded and refined: the first rows of the stream. */
 static enum status run_picture(struct zimage_transformer *t, struct arena *arena, const struct zimage_caption *caption,
-	const struct zimage_modulation *m, int64_t row, const struct buffers *b, struct tensor latents, struct tensor stream)
+	const struct zimage_modulation *m, int64_t row, const struct buffers *b, struct tensor latents,
+	struct tensor stream)
 {
 	const struct zimage_config *c = &t->config;
 	int64_t tokens = caption->picture_tokens, rows = caption->picture_rows;
 	int64_t patch_len = ZIMAGE_PATCH * ZIMAGE_PATCH * c->channels;
-	struct tensor patches, picture = tensor_slice(stream, 0, 0, rows), rope = tensor_slice(caption->rope, 0, 0, rows);
+	struct tensor patches, picture = tensor_slice(stream, 0, 0, rows),
+			       rope = tensor_slice(caption->rope, 0, 0, rows);
 	struct buffers part = first_rows(b, rows);
 
 	TRY(arena_take(arena, kernels_dtype(t->k), 2, (int64_t[]){ tokens, patch_len }, &patches));
 	TRY(kernels_patchify(t->k, latents, ZIMAGE_PATCH, patches));
-	TRY(kernels_linear(t->k, &(struct linear){ .x = patches, .w = t->ends.x_embed, .bias = t->ends.x_embed_bias,
-		.y = tensor_slice(picture, 0, 0, tokens) }));
+	TRY(kernels_linear(t->k, &(struct linear){ .x = patches,
+					 .w = t->ends.x_embed,
+					 .bias = t->ends.x_embed_bias,
+					 .y = tensor_slice(picture, 0, 0, tokens) }));
 	if (rows > tokens)
-		TRY(kernels_fill_rows(t->k, *weight_table(t->ends.x_pad), tensor_slice(picture, 0, tokens, rows - tokens)));
+		TRY(kernels_fill_rows(
+			t->k, *weight_table(t->ends.x_pad), tensor_slice(picture, 0, tokens, rows - tokens)));
 	for (int64_t i = 0; i < c->refiner_layers; i++) {
 		struct tensor values = block_modulation(m, i);
 
-		TRY(run_block(t, &t->noise_refiner[i], &part, picture, rope, (float *)values.data + row * values.stride[0]));
+		TRY(run_block(
+			t, &t->noise_refiner[i], &part, picture, rope, (float *)values.data + row * values.stride[0]));
 	}
 	return STATUS_OK;
 }
 
-static enum status run_final(struct zimage_transformer *t, struct arena *arena, const struct zimage_modulation *m, int64_t row,
-	const struct buffers *b, struct tensor picture, struct tensor out)
+static enum status run_final(struct zimage_transformer *t, struct arena *arena, const struct zimage_modulation *m,
+	int64_t row, const struct buffers *b, struct tensor picture, struct tensor out)
 {
 	int64_t tokens = picture.dim[0], patch_len = ZIMAGE_PATCH * ZIMAGE_PATCH * t->config.channels;
 	struct tensor patches, operand = tensor_slice(b->operand, 0, 0, tokens);
 
 	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ tokens, patch_len }, &patches));
-	TRY(kernels_norm(t->k, &(struct norm){ .x = picture, .scale = (float *)m->final.data + row * m->final.stride[0],
-		.eps = FINAL_EPS, .y = operand }));
-	TRY(kernels_linear(t->k, &(struct linear){ .x = operand, .w = t->ends.final, .bias = t->ends.final_bias, .y = patches }));
+	TRY(kernels_norm(t->k, &(struct norm){ .x = picture,
+				       .scale = (float *)m->final.data + row * m->final.stride[0],
+				       .eps = FINAL_EPS,
+				       .y = operand }));
+	TRY(kernels_linear(
+		t->k, &(struct linear){ .x = operand, .w = t->ends.final, .bias = t->ends.final_bias, .y = patches }));
 	return kernels_unpatchify(t->k, patches, ZIMAGE_PATCH, -1, out);
 }
 
@@ -551,17 +600,20 @@ static enum status predict(struct zimage_transformer *t, struct arena *arena, co
 	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ rows, c->dim }, &stream));
 	TRY(take_buffers(t, arena, rows, &b));
 	TRY(run_picture(t, arena, caption, m, row, &b, latents, stream));
-	TRY(kernels_unary(t->k, UNARY_COPY, caption->rows, tensor_slice(stream, 0, caption->picture_rows, caption_rows)));
+	TRY(kernels_unary(
+		t->k, UNARY_COPY, caption->rows, tensor_slice(stream, 0, caption->picture_rows, caption_rows)));
 	for (int64_t i = 0; i < c->layers; i++) {
 		struct tensor values = block_modulation(m, c->refiner_layers + i);
 
-		TRY(run_block(t, &t->layers[i], &b, stream, caption->rope, (float *)values.data + row * values.stride[0]));
+		TRY(run_block(
+			t, &t->layers[i], &b, stream, caption->rope, (float *)values.data + row * values.stride[0]));
 	}
 	return run_final(t, arena, m, row, &b, tensor_slice(stream, 0, 0, caption->picture_tokens), out);
 }
 
-enum status zimage_transformer_predict(struct zimage_transformer *t, struct arena *arena, const struct zimage_caption *caption,
-	const struct zimage_modulation *modulation, int64_t row, struct tensor latents, struct tensor out)
+enum status zimage_transformer_predict(struct zimage_transformer *t, struct arena *arena,
+	const struct zimage_caption *caption, const struct zimage_modulation *modulation, int64_t row,
+	struct tensor latents, struct tensor out)
 {
 	size_t mark = arena_mark(arena);
 	enum status status = predict(t, arena, caption, modulation, row, latents, out);

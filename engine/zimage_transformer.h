@@ -40,19 +40,20 @@ struct zimage_caption {
 };
 
 /* embeds [tokens, caption_dim] F32; height and width are those of the latents. */
-enum status zimage_transformer_caption(struct zimage_transformer *t, struct arena *arena, struct tensor embeds, int64_t height,
-	int64_t width, struct zimage_caption *out);
+enum status zimage_transformer_caption(struct zimage_transformer *t, struct arena *arena, struct tensor embeds,
+	int64_t height, int64_t width, struct zimage_caption *out);
 
 /* The modulation of every block for n noise levels; times[i] is 1 - sigma. */
 struct zimage_modulation {
 	struct tensor blocks; /* [blocks, n, 4 dim] F32: scale, gate of attention, scale, gate of feed-forward */
 	struct tensor final;  /* [n, dim] F32 */
 };
-enum status zimage_transformer_modulation(struct zimage_transformer *t, struct arena *arena, int64_t n, const float *times,
-	struct zimage_modulation *out);
+enum status zimage_transformer_modulation(struct zimage_transformer *t, struct arena *arena, int64_t n,
+	const float *times, struct zimage_modulation *out);
 
 /* out [channels, height, width] F32 = -(velocity at latents): what the scheduler expects.  row: of the modulation. */
-enum status zimage_transformer_predict(struct zimage_transformer *t, struct arena *arena, const struct zimage_caption *caption,
-	const struct zimage_modulation *modulation, int64_t row, struct tensor latents, struct tensor out);
+enum status zimage_transformer_predict(struct zimage_transformer *t, struct arena *arena,
+	const struct zimage_caption *caption, const struct zimage_modulation *modulation, int64_t row,
+	struct tensor latents, struct tensor out);
 
 #endif
