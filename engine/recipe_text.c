@@ -234,7 +234,7 @@ static json_t *value_to_json(const struct recipe *r, const struct field *f)
 		return json_real(*(const double *)at);
 	case KIND_SEED:
 		if (*(const uint64_t *)at <= INT64_MAX)
-			return json_integer((json_int_t) * (const uint64_t *)at);
+			return json_integer((json_int_t)(*(const uint64_t *)at));
 		break; /* beyond JSON's integers as jansson has them: as a string */
 	case KIND_NAME:
 	case KIND_RNG:

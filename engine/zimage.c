@@ -112,7 +112,8 @@ static enum status check_setting(const struct recipe_set *set)
 
 		if (strcmp(settings[i].name, set->name) != 0)
 			continue;
-		if (!settings[i].integer && (strcasecmp(set->value, "true") == 0 || strcasecmp(set->value, "false") == 0))
+		if (!settings[i].integer &&
+			(strcasecmp(set->value, "true") == 0 || strcasecmp(set->value, "false") == 0))
 			return STATUS_OK;
 		value = strtod(set->value, &end);
 		if (end == set->value || *end || !(value >= settings[i].low && value <= settings[i].high) ||

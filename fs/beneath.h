@@ -1,5 +1,5 @@
-/* beneath: opening files below a folder without being led out of it by links or mounts, the daemon's own mount above all
- * (a look-up that comes back to the daemon could wait for itself). */
+/* beneath: opening files below a folder without being led out of it by links or mounts, the daemon's own mount above
+ * all (a look-up that comes back to the daemon could wait for itself). */
 #ifndef PROMPTFS_FS_BENEATH_H
 #define PROMPTFS_FS_BENEATH_H
 

@@ -12,9 +12,9 @@
 
 struct catalog_model {
 	const struct config_model *where;
-	struct model model;  /* only its name and path are set when it could not be opened */
-	enum status status;  /* why not, and */
-	char *why;           /* in words; NULL when it could be opened */
+	struct model model; /* only its name and path are set when it could not be opened */
+	enum status status; /* why not, and */
+	char *why;          /* in words; NULL when it could be opened */
 };
 
 struct catalog {

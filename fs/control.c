@@ -110,7 +110,11 @@ static const struct command {
 	const char *name;
 	int (*run)(struct daemon *d, char *argument);
 } commands[] = {
-	{ "cancel", run_cancel }, { "retry", run_retry }, { "warm", run_warm }, { "unload", run_unload }, { "reload", run_reload },
+	{ "cancel", run_cancel },
+	{ "retry", run_retry },
+	{ "warm", run_warm },
+	{ "unload", run_unload },
+	{ "reload", run_reload },
 };
 
 /* Only the white space before the argument goes: names of files may end in blanks. */

@@ -18,8 +18,9 @@
 #include "fs/statusfs.h"
 #include "fs/tree.h"
 
-/* Few that wait: each request wakes another one of those, whose cache is cold. */
-enum { THREADS_MAX = 10, IDLE_THREADS_MAX = 2 };
+/* Few: each request wakes another one of those that wait, whose cache is cold.  None waits for a picture.  Idle ones
+ * are not limited further: they would end and start with every other request. */
+enum { THREADS_MAX = 4 };
 
 /* ---- libfuse's own messages ---- */
 
@@ -257,7 +258,6 @@ static enum status serve(struct daemon *d)
 	if (!loop)
 		return status_fail(STATUS_NO_MEMORY, "no memory to start");
 	fuse_loop_cfg_set_max_threads(loop, THREADS_MAX);
-	fuse_loop_cfg_set_idle_threads(loop, IDLE_THREADS_MAX);
 	ended = fuse_session_loop_mt(d->session, loop);
 	fuse_loop_cfg_destroy(loop);
 	/* positive: the signal that ended it */

@@ -1,7 +1,7 @@
 /* images: the tree of pictures.  Looking never makes one; opening for reading does, and is answered when it is there.
  *
- * An inode stands for one revision of one name: it keeps the recipe, and while it is open, its finished bytes.  Those of
- * inodes no longer open stay for a while too, so that opening them again costs no look into the cache.
+ * An inode stands for one revision of one name: it keeps the recipe, and while it is open, its finished bytes.  Those
+ * of inodes no longer open stay for a while too, so that opening them again costs no look into the cache.
  *
  * Threads: any.  Lock order: images.mu is a leaf; replies, jobs and dressing happen without it.
  */

@@ -98,8 +98,8 @@ static void grow_locked(struct inodes *t)
 	free(old);
 }
 
-struct inode *inodes_intern(struct inodes *t, struct inode *fresh,
-	bool (*same)(const struct inode *known, const struct inode *fresh))
+struct inode *inodes_intern(
+	struct inodes *t, struct inode *fresh, bool (*same)(const struct inode *known, const struct inode *fresh))
 {
 	struct inode *known;
 

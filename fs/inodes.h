@@ -28,8 +28,8 @@ struct inode {
 
 struct inodes;
 
-struct inodes *inodes_new(void);      /* NULL: no memory */
-void inodes_free(struct inodes *t);   /* frees every inode left; NULL is allowed */
+struct inodes *inodes_new(void);    /* NULL: no memory */
+void inodes_free(struct inodes *t); /* frees every inode left; NULL is allowed */
 size_t inodes_count(struct inodes *t);
 
 static inline uint64_t inode_number(enum tree tree, uint64_t low)
@@ -50,8 +50,8 @@ struct inode *inodes_find(struct inodes *t, uint64_t number);
 
 /* The inode that `same` says is this one, with one reference more (fresh is freed), else `fresh` itself with one
  * reference, under its number or the next free one. */
-struct inode *inodes_intern(struct inodes *t, struct inode *fresh,
-	bool (*same)(const struct inode *known, const struct inode *fresh));
+struct inode *inodes_intern(
+	struct inodes *t, struct inode *fresh, bool (*same)(const struct inode *known, const struct inode *fresh));
 
 void inodes_hold(struct inodes *t, struct inode *i);
 void inodes_drop(struct inodes *t, struct inode *i, uint64_t n); /* frees it with its last reference */

@@ -18,7 +18,7 @@ static uint64_t bit(int number)
 static uint64_t harmless(void)
 {
 	return bit(SIGCHLD) | bit(SIGCONT) | bit(SIGSTOP) | bit(SIGTSTP) | bit(SIGTTIN) | bit(SIGTTOU) | bit(SIGURG) |
-		bit(SIGVTALRM) | bit(SIGPROF) | bit(SIGWINCH) | bit(SIGIO);
+	       bit(SIGVTALRM) | bit(SIGPROF) | bit(SIGWINCH) | bit(SIGIO);
 }
 
 /* The mask on the line that begins with `name`; 0 where it is missing. */

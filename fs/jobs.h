@@ -14,6 +14,7 @@
 #ifndef PROMPTFS_FS_JOBS_H
 #define PROMPTFS_FS_JOBS_H
 
+#include <limits.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -49,7 +50,7 @@ struct job_request {
 
 /* One line of status/queue. */
 struct job_info {
-	char name[256];
+	char name[PATH_MAX];
 	char state[16]; /* "queued", "running" */
 	char stage[16];
 	int step, steps, waiters;

@@ -14,7 +14,7 @@ struct listing {
 	struct listing_folder folder;
 	int fd;
 	pthread_mutex_t mu;
-	bool filled;     /* guarded by mu, as the rest */
+	bool filled; /* guarded by mu, as the rest */
 	char **names;
 	size_t n_names, room;
 };
@@ -159,8 +159,8 @@ static int look(const struct listing *l, fuse_req_t req, off_t index, bool plus,
 }
 
 /* Fills the buffer; *used is its length.  An error counts only when nothing fitted before it. */
-static int fill_reply(const struct listing *l, fuse_req_t req, char *buffer, size_t size, off_t offset, bool plus,
-	size_t *used)
+static int fill_reply(
+	const struct listing *l, fuse_req_t req, char *buffer, size_t size, off_t offset, bool plus, size_t *used)
 {
 	for (off_t index = offset; index >= 0 && index < (off_t)l->n_names + 2; index++) {
 		struct fuse_entry_param entry;

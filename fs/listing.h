@@ -19,7 +19,8 @@ typedef int listing_look(fuse_req_t req, fuse_ino_t dir, const char *name, bool 
 
 struct listing_folder {
 	fuse_ino_t dir, up;
-	/* The name to show for one that was read from the open folder fd (type: DT_...); false: none.  NULL: all as they are. */
+	/* The name to show for one that was read from the open folder fd (type: DT_...); false: none.  NULL: all as
+	 * they are. */
 	bool (*show)(const void *context, int fd, const char *name, unsigned char type, char out[NAME_MAX + 1]);
 	const void *context;
 	listing_look *look;

@@ -28,7 +28,8 @@ static void unescape(char *path)
 	char *to = path;
 
 	for (const char *c = path; *c; c++) {
-		if (c[0] == '\\' && c[1] >= '0' && c[1] <= '3' && c[2] >= '0' && c[2] <= '7' && c[3] >= '0' && c[3] <= '7') {
+		if (c[0] == '\\' && c[1] >= '0' && c[1] <= '3' && c[2] >= '0' && c[2] <= '7' && c[3] >= '0' &&
+			c[3] <= '7') {
 			*to++ = (char)((c[1] - '0') * 64 + (c[2] - '0') * 8 + (c[3] - '0'));
 			c += 3;
 		} else {
@@ -128,8 +129,9 @@ static enum status clear_dead(const char *path)
 		int error = take_away(path, true);
 
 		if (error)
-			return status_fail(STATUS_IO, "%s: a daemon that died left it mounted, and it cannot be unmounted (%s): "
-						      "try `fusermount3 -uz` on it",
+			return status_fail(STATUS_IO,
+				"%s: a daemon that died left it mounted, and it cannot be unmounted (%s): "
+				"try `fusermount3 -uz` on it",
 				path, strerror(error));
 	}
 	return STATUS_OK;
@@ -161,8 +163,8 @@ static enum status check_empty(const char *path)
 		n++;
 	closedir(dir);
 	if (n > 2)
-		return status_fail(STATUS_IO, "mount point %s: is not empty; mount elsewhere, or hide what is in it with -o nonempty",
-			path);
+		return status_fail(STATUS_IO,
+			"mount point %s: is not empty; mount elsewhere, or hide what is in it with -o nonempty", path);
 	return STATUS_OK;
 }
 
@@ -175,7 +177,8 @@ enum status mountpoint_prepare(const char *path, bool nonempty, char absolute[PA
 	if (!realpath(path, absolute))
 		return status_fail(STATUS_IO, "mount point %s: %s", path, strerror(errno));
 	if (mountpoint_type(absolute, type, sizeof(type)) && strcmp(type, our_type) == 0)
-		return status_fail(STATUS_IO, "mount point %s: a promptfs is mounted there already; `promptfs unmount` it first", path);
+		return status_fail(STATUS_IO,
+			"mount point %s: a promptfs is mounted there already; `promptfs unmount` it first", path);
 	if (access(absolute, W_OK) < 0 && geteuid() != 0)
 		return status_fail(STATUS_IO, "mount point %s: %s", path, strerror(errno));
 	return nonempty ? STATUS_OK : check_empty(absolute);
@@ -221,7 +224,8 @@ static bool find_absolute(const char *path, char absolute[PATH_MAX])
 
 	if (realpath(path, absolute))
 		return true;
-	if ((errno != ENOTCONN && errno != ECONNABORTED) || snprintf(parent, sizeof(parent), "%s", path) >= (int)sizeof(parent))
+	if ((errno != ENOTCONN && errno != ECONNABORTED) ||
+		snprintf(parent, sizeof(parent), "%s", path) >= (int)sizeof(parent))
 		return false;
 	for (len = strlen(parent); len > 1 && parent[len - 1] == '/'; len--)
 		parent[len - 1] = '\0';
@@ -254,7 +258,8 @@ enum status mountpoint_release(const char *path, bool lazy)
 	if (error) {
 		if (server >= 0)
 			close(server);
-		return status_fail(STATUS_IO, "%s: %s%s", path, error == ENOENT ? "fusermount3 is not installed" : strerror(error),
+		return status_fail(STATUS_IO, "%s: %s%s", path,
+			error == ENOENT ? "fusermount3 is not installed" : strerror(error),
 			error == EBUSY ? "; end what has a file or its working folder there, or use --lazy" : "");
 	}
 	if (!lazy)

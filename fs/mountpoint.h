@@ -7,12 +7,12 @@
 
 #include "kernels/status.h"
 
-/* Checks that something can be mounted there: an empty folder (any folder with `nonempty`) that is no promptfs yet.  What a
- * killed daemon left mounted there is taken away first.  STATUS_IO with the reason. */
+/* Checks that something can be mounted there: an empty folder (any folder with `nonempty`) that is no promptfs yet.
+ * What a killed daemon left mounted there is taken away first.  STATUS_IO with the reason. */
 enum status mountpoint_prepare(const char *path, bool nonempty, char absolute[PATH_MAX]);
 
-/* Takes away what is mounted there. lazy: even if it is in use; it goes when it is no longer.  The process that served it
- * is waited for.  STATUS_IO when it is none of ours, or busy. */
+/* Takes away what is mounted there. lazy: even if it is in use; it goes when it is no longer.  The process that served
+ * it is waited for.  STATUS_IO when it is none of ours, or busy. */
 enum status mountpoint_release(const char *path, bool lazy);
 
 /* The type of what is mounted at exactly this absolute path ("fuse.promptfs"); false: nothing is. */

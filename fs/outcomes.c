@@ -14,7 +14,7 @@ struct note {
 	uint64_t name;
 	struct resolve_revision revision;
 	struct outcome outcome;
-	struct note *next;            /* in its bucket */
+	struct note *next; /* in its bucket */
 	struct note *older, *newer;
 };
 
@@ -102,7 +102,8 @@ static void keep_seconds(struct note *fresh, const struct note *old)
 		memcpy(fresh->outcome.seconds, old->outcome.seconds, sizeof(fresh->outcome.seconds));
 }
 
-void outcomes_note(struct outcomes *o, const char *name, struct resolve_revision revision, const struct job_result *result)
+void outcomes_note(
+	struct outcomes *o, const char *name, struct resolve_revision revision, const struct job_result *result)
 {
 	struct note *fresh = note_new(hash_name(name), revision, result), *old;
 

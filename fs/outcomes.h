@@ -1,7 +1,7 @@
 /* outcomes: how the last attempt to make each picture ended, for status/info and status/errors.
  *
- * Known by the picture's name and revision, so that an edit makes an old failure disappear.  The oldest are forgotten when
- * there are too many.
+ * Known by the picture's name and revision, so that an edit makes an old failure disappear.  The oldest are forgotten
+ * when there are too many.
  *
  * Threads: any.  Lock order: outcomes.mu is a leaf.
  */
@@ -24,11 +24,12 @@ struct outcome {
 
 struct outcomes;
 
-struct outcomes *outcomes_new(void);     /* NULL: no memory */
-void outcomes_free(struct outcomes *o);  /* NULL is allowed */
+struct outcomes *outcomes_new(void);    /* NULL: no memory */
+void outcomes_free(struct outcomes *o); /* NULL is allowed */
 
 /* name: "a/b.png".  Without memory nothing is noted. */
-void outcomes_note(struct outcomes *o, const char *name, struct resolve_revision revision, const struct job_result *result);
+void outcomes_note(
+	struct outcomes *o, const char *name, struct resolve_revision revision, const struct job_result *result);
 /* False: never tried.  outcome_fini what it found. */
 bool outcomes_find(struct outcomes *o, const char *name, struct resolve_revision revision, struct outcome *out);
 void outcomes_forget(struct outcomes *o, const char *name); /* all revisions of it */

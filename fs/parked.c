@@ -55,8 +55,8 @@ static void wake_locked(struct parked *p)
 	pthread_cond_signal(&p->wake);
 }
 
-/* libfuse calls this with the request's lock held.  The request is looked for in our own list: what `data` could point to
- * may be gone already. */
+/* libfuse calls this with the request's lock held.  The request is looked for in our own list: what `data` could point
+ * to may be gone already. */
 static void on_interrupt(fuse_req_t req, void *data)
 {
 	struct parked *p = data;
@@ -123,7 +123,8 @@ size_t parked_count(struct parked *p)
 	return count;
 }
 
-/* Ends the wait of one open whose caller is dying; false when its picture came first.  Called and returns with the lock. */
+/* Ends the wait of one open whose caller is dying; false when its picture came first.  Called and returns with the
+ * lock. */
 static bool end_locked(struct parked *p, struct parked_open *o)
 {
 	struct job_waiter *waiter = o->waiter;
@@ -143,8 +144,8 @@ static bool end_locked(struct parked *p, struct parked_open *o)
 	return ended;
 }
 
-/* One look at every interrupted open; true when some of them still wait.  The list may change whenever the lock is let go,
- * so after each look it is walked from the start, past those looked at in this round. */
+/* One look at every interrupted open; true when some of them still wait.  The list may change whenever the lock is let
+ * go, so after each look it is walked from the start, past those looked at in this round. */
 static bool look_locked(struct parked *p)
 {
 	size_t n_looked = 0, limit = p->count;

@@ -1,13 +1,13 @@
 /* parked: opens that wait for their picture, and the signals that may end the wait.
  *
- *     struct parked_open *o = parked_enter(p, req);          // before jobs_submit; the result of the job may come at once
- *     parked_submitted(p, o, jobs_submit(...));
+ *     struct parked_open *o = parked_enter(p, req);          // before jobs_submit; the result of the job may come at
+ * once parked_submitted(p, o, jobs_submit(...));
  *     ...
  *     parked_leave(p, o), fuse_reply_open(req, ...);         // in the job's callback
  *
- * Whoever takes an open out of the list (the job's callback, or an interrupt after jobs_leave succeeded) answers it, once.
- * The kernel sends one INTERRUPT a request, so that a request once interrupted by a harmless signal is looked at every
- * 50 ms, by one thread, which does nothing else.
+ * Whoever takes an open out of the list (the job's callback, or an interrupt after jobs_leave succeeded) answers it,
+ * once. The kernel sends one INTERRUPT a request, so that a request once interrupted by a harmless signal is looked at
+ * every 50 ms, by one thread, which does nothing else.
  *
  * Threads: any.  Lock order: parked.mu before libfuse's session lock; neither jobs nor replies are called under it.
  */

@@ -126,8 +126,13 @@ int prompts_path(const struct daemon *d, int dir_fd, char path[PATH_MAX])
 {
 	size_t root_len = strlen(d->prompts_path);
 	char full[PATH_MAX];
-	ssize_t len = readlink(proc_path(dir_fd).text, full, sizeof(full) - 1);
+	ssize_t len;
 
+	if (dir_fd == d->prompts->fd) { /* the one most often asked for */
+		path[0] = '\0';
+		return 0;
+	}
+	len = readlink(proc_path(dir_fd).text, full, sizeof(full) - 1);
 	if (len < 0)
 		return errno;
 	full[len] = '\0';
@@ -229,8 +234,8 @@ static int set_times(const struct prompt *p, const struct stat *attr, int to_set
 }
 
 /* The owner first: chown clears the set-id bits, and chmod may be what sets them. */
-static int set_attributes(struct daemon *d, struct prompt *p, const struct stat *attr, int to_set,
-	const struct fuse_file_info *fi)
+static int set_attributes(
+	struct daemon *d, struct prompt *p, const struct stat *attr, int to_set, const struct fuse_file_info *fi)
 {
 	int error = 0;
 
@@ -507,7 +512,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 	fuse_reply_data(req, &data, FUSE_BUF_NO_SPLICE);
 }
 
-static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
+static void op_write(
+	fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *p = prompt_of(d, ino);
@@ -531,7 +537,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 	fuse_reply_write(req, (size_t)written);
 }
 
-static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+static void op_fallocate(
+	fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *p = prompt_of(d, ino);

@@ -16,7 +16,7 @@
 
 struct prompt {
 	struct inode inode;
-	int fd;               /* O_PATH */
+	int fd; /* O_PATH */
 	dev_t dev;
 	ino_t ino;
 	atomic_bool limited;  /* was last seen under a name that ends at 1 MiB */

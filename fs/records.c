@@ -107,8 +107,8 @@ static int print(const struct record *e, char line[LINE_MAX_LEN])
 	if (e->has_seed)
 		len += snprintf(line + len, LINE_MAX_LEN - len, " seed %016" PRIx64 " %" PRIu64, e->content, e->seed);
 	if (e->has_recipe)
-		len += snprintf(line + len, LINE_MAX_LEN - len, " recipe %016" PRIx64 " %" PRId64 " %" PRId64, e->recipe,
-			e->newest_ns, e->changed_ns);
+		len += snprintf(line + len, LINE_MAX_LEN - len, " recipe %016" PRIx64 " %" PRId64 " %" PRId64,
+			e->recipe, e->newest_ns, e->changed_ns);
 	len += snprintf(line + len, LINE_MAX_LEN - len, "\n");
 	return len;
 }
@@ -131,7 +131,8 @@ static bool parse(const char *line, struct record *e)
 		line += used;
 	}
 	used = 0;
-	if (sscanf(line, " recipe %" SCNx64 " %" SCNd64 " %" SCNd64 "%n", &e->recipe, &e->newest_ns, &e->changed_ns, &used) == 3) {
+	if (sscanf(line, " recipe %" SCNx64 " %" SCNd64 " %" SCNd64 "%n", &e->recipe, &e->newest_ns, &e->changed_ns,
+		    &used) == 3) {
 		e->has_recipe = true;
 		line += used;
 	}
@@ -157,7 +158,9 @@ static enum status load(struct records *r, FILE *file)
 			if (!strchr(line, '\n') && fgetc(file) == EOF)
 				return STATUS_OK;
 			return status_fail(STATUS_CORRUPT,
-				"line %zu of records in the store is damaged: remove that line, the seeds of the others stay", number);
+				"line %zu of records in the store is damaged: remove that line, the seeds of the "
+				"others stay",
+				number);
 		}
 		r->lines++;
 		if (parsed.removed) {
@@ -241,7 +244,8 @@ enum status records_open(int store_fd, struct records **out)
 	r->n_buckets = BUCKETS_FIRST;
 	r->buckets = calloc(r->n_buckets, sizeof(*r->buckets));
 	pthread_mutex_init(&r->mu, NULL);
-	opened = r->buckets ? open_all(r, store_fd) : status_fail(STATUS_NO_MEMORY, "no memory for the records of the store");
+	opened = r->buckets ? open_all(r, store_fd)
+			    : status_fail(STATUS_NO_MEMORY, "no memory for the records of the store");
 	if (opened != STATUS_OK) {
 		records_close(r);
 		return opened;
@@ -276,7 +280,8 @@ static enum status append(struct records *r, const struct record *e)
 	ssize_t written = write(r->fd, line, len);
 
 	if (written != len) {
-		enum status failed = written < 0 ? fail_file("cannot write") : status_fail(STATUS_IO, "the disk of the store is full");
+		enum status failed = written < 0 ? fail_file("cannot write")
+						 : status_fail(STATUS_IO, "the disk of the store is full");
 
 		if (written > 0 && ftruncate(r->fd, end) < 0)
 			return fail_file("cannot write");

@@ -33,7 +33,7 @@ struct chain {
 	struct chain_file {
 		char path[PATH_MAX]; /* from the root of prompts/ */
 		struct version version;
-	} *files;
+	} * files;
 	uint64_t hash; /* of the versions */
 	int64_t newest_ns;
 };
@@ -51,9 +51,9 @@ struct resolver {
 	int root_fd;
 	struct records *records;
 	pthread_mutex_t mu;
-	struct catalog *catalog;   /* guarded by mu, as the rest */
-	uint64_t generation;       /* of everything that all results depend on: the catalog, the content of .defaults */
-	uint64_t changes;          /* of the content of files */
+	struct catalog *catalog; /* guarded by mu, as the rest */
+	uint64_t generation;     /* of everything that all results depend on: the catalog, the content of .defaults */
+	uint64_t changes;        /* of the content of files */
 	struct entry *buckets[BUCKETS], *oldest, *newest;
 	int count;
 };
@@ -79,7 +79,7 @@ static struct version version_of(const struct stat *st)
 static bool same_version(const struct version *a, const struct version *b)
 {
 	return a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->mtime_ns == b->mtime_ns &&
-		a->ctime_ns == b->ctime_ns;
+	       a->ctime_ns == b->ctime_ns;
 }
 
 /* ---- the .defaults in effect ---- */
@@ -214,7 +214,8 @@ static enum status inherit_defaults(const struct resolver *r, const struct chain
 		if (s == STATUS_OK)
 			s = recipe_fields_inherit(fields, &outer);
 		else
-			s = status_prefix(s == STATUS_NO_MEMORY ? s : STATUS_INVALID, "prompts/%s: ", chain->files[i].path);
+			s = status_prefix(
+				s == STATUS_NO_MEMORY ? s : STATUS_INVALID, "prompts/%s: ", chain->files[i].path);
 		recipe_fields_free(&outer);
 		bytes_free(&text);
 		TRY(s);
@@ -227,7 +228,8 @@ static enum status find_model(const struct catalog *catalog, const char *name, c
 	const struct catalog_model *m = catalog_find(catalog, name);
 
 	if (!m && name && *name)
-		return status_fail(STATUS_NO_MODEL, "Model: no model '%.60s' is configured; `promptfs models` lists them", name);
+		return status_fail(
+			STATUS_NO_MODEL, "Model: no model '%.60s' is configured; `promptfs models` lists them", name);
 	if (!m)
 		return status_fail(STATUS_NO_MODEL, "no model is configured; `promptfs models` says more");
 	*out = m;
@@ -263,8 +265,8 @@ static enum status check_limits(const struct config *config, const struct recipe
 {
 	if ((config->width_limit && recipe->width > config->width_limit) ||
 		(config->height_limit && recipe->height > config->height_limit))
-		return status_fail(STATUS_INVALID, "Size: %dx%d is more than the configured limit of %dx%d", recipe->width,
-			recipe->height, config->width_limit, config->height_limit);
+		return status_fail(STATUS_INVALID, "Size: %dx%d is more than the configured limit of %dx%d",
+			recipe->width, recipe->height, config->width_limit, config->height_limit);
 	return STATUS_OK;
 }
 
@@ -297,8 +299,8 @@ static enum status complete(struct resolver *r, const struct catalog *catalog, c
 }
 
 /* The size and revision of a picture that cannot be: one of the default size, told apart by text and reason. */
-static void settle_bad(struct resolved *out, const struct catalog *catalog, const struct recipe_fields *fields,
-	uint64_t content)
+static void settle_bad(
+	struct resolved *out, const struct catalog *catalog, const struct recipe_fields *fields, uint64_t content)
 {
 	const struct catalog_model *m = out->model ? out->model : catalog_find(catalog, NULL);
 	struct bytes told = { 0 };
@@ -309,12 +311,14 @@ static void settle_bad(struct resolved *out, const struct catalog *catalog, cons
 	if (out->width > PNG_SIDE_MAX || out->height > PNG_SIDE_MAX)
 		out->width = out->height = 1024;
 	out->size = png_size(out->width, out->height, 0, NULL);
-	bytes_print(&told, "%016llx %dx%d %s", (unsigned long long)content, out->width, out->height, out->text ? out->text : "");
+	bytes_print(&told, "%016llx %dx%d %s", (unsigned long long)content, out->width, out->height,
+		out->text ? out->text : "");
 	out->revision = (struct resolve_revision){ 0, XXH3_64bits(told.data, told.len) };
 	bytes_free(&told);
 }
 
-/* Everything that follows from the text.  ENOMEM alone is a failure; what is wrong with the text is part of the result. */
+/* Everything that follows from the text.  ENOMEM alone is a failure; what is wrong with the text is part of the result.
+ */
 static int resolve_text(struct resolver *r, const struct catalog *catalog, const struct chain *chain,
 	struct record_id id, const struct bytes *text, enum status readable, struct resolved *out)
 {
@@ -361,7 +365,8 @@ static int resolve_file(struct resolver *r, const struct catalog *catalog, const
 	out->mtime_ns = newest(nanoseconds(st->st_mtim), chain->newest_ns);
 	/* links of one file in several folders have recipes of their own, but one record: none is kept for them */
 	if (st->st_nlink == 1)
-		out->mtime_ns = newest(out->mtime_ns, records_changed(r->records, id, out->revision.low, out->mtime_ns));
+		out->mtime_ns =
+			newest(out->mtime_ns, records_changed(r->records, id, out->revision.low, out->mtime_ns));
 	return 0;
 }
 
@@ -388,8 +393,8 @@ static int resolve_new(struct resolver *r, const struct catalog *catalog, const 
 
 	if (!fresh) {
 		error = ENOMEM;
-	} else if (fd >= 0 ? fstat(fd, &st) < 0 : errno == EACCES &&
-					  fstatat(place->dir_fd, place->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+	} else if (fd >= 0 ? fstat(fd, &st) < 0
+			   : errno == EACCES && fstatat(place->dir_fd, place->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		error = errno;
 	} else if (fd < 0 && errno != EACCES) {
 		error = errno == ELOOP ? ENOENT : errno;

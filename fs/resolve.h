@@ -27,13 +27,13 @@ struct resolve_revision {
 /* Read-only once found. */
 struct resolved {
 	atomic_int refs;
-	bool empty;                           /* white space only: there is no picture */
-	enum status status;                   /* why there is no recipe */
-	char *text;                           /* the same in words; NULL when all is well */
-	struct recipe recipe;                 /* STATUS_OK only */
-	const struct catalog_model *model;    /* NULL when none of that name is configured */
+	bool empty;                        /* white space only: there is no picture */
+	enum status status;                /* why there is no recipe */
+	char *text;                        /* the same in words; NULL when all is well */
+	struct recipe recipe;              /* STATUS_OK only */
+	const struct catalog_model *model; /* NULL when none of that name is configured */
 	const struct config *config;
-	uint64_t size;                        /* of the finished picture; of one of the default size when status is bad */
+	uint64_t size; /* of the finished picture; of one of the default size when status is bad */
 	int width, height;
 	struct resolve_revision revision;
 	int64_t mtime_ns;

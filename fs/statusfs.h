@@ -1,7 +1,7 @@
 /* statusfs: the tree status/: what goes on, as files.  Reading them never generates and never waits.
  *
- * A file's text is made when it is opened, and again for every stat, so that its length is right; it is read past the page
- * cache.  control is written to, a command a line (control.h).
+ * A file's text is made when it is opened, and again for every stat, so that its length is right; it is read past the
+ * page cache.  control is written to, a command a line (control.h).
  *
  * Threads: any; no locks of its own.
  */

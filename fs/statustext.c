@@ -125,7 +125,8 @@ static enum status stage_histogram(const struct jobs_counters *c, enum stage sta
 		if (b < 15)
 			snprintf(bound, sizeof(bound), "%g", jobs_bucket_bounds[b]);
 		total += c->buckets[stage][b];
-		TRY(bytes_print(out, "promptfs_generation_seconds_bucket{stage=\"%s\",le=\"%s\"} %" PRIu64 "\n", name, bound, total));
+		TRY(bytes_print(out, "promptfs_generation_seconds_bucket{stage=\"%s\",le=\"%s\"} %" PRIu64 "\n", name,
+			bound, total));
 	}
 	TRY(bytes_print(out, "promptfs_generation_seconds_sum{stage=\"%s\"} %.6f\n", name, c->sums[stage]));
 	return bytes_print(out, "promptfs_generation_seconds_count{stage=\"%s\"} %" PRIu64 "\n", name, total);
@@ -135,7 +136,8 @@ static enum status memory(struct daemon *d, const struct jobs_counters *c, struc
 {
 	const struct catalog *catalog = resolver_catalog(d->resolver);
 
-	TRY(metric_head(out, "promptfs_memory_bytes", "gauge", "Memory of the workers, by device; host is what they hold resident."));
+	TRY(metric_head(out, "promptfs_memory_bytes", "gauge",
+		"Memory of the workers, by device; host is what they hold resident."));
 	TRY(bytes_print(out, "promptfs_memory_bytes{device=\"host\"} %" PRIu64 "\n", c->worker_memory));
 	for (int i = 0; i < catalog->n_models; i++) {
 		struct jobs_loaded loaded;
@@ -241,8 +243,9 @@ enum status statustext_model(struct daemon *d, const struct catalog_model *m, st
 		hashes_recall(config->cache, m->model.identity, hash);
 		set_text(object, "hash", hash);
 		json_object_set_new(object, "parameters",
-			json_pack("{s:i, s:i, s:i, s:f, s:i}", "width", m->model.defaults.width, "height", m->model.defaults.height, "steps",
-				m->model.defaults.steps, "guidance", m->model.defaults.guidance, "size_multiple", m->model.size_multiple));
+			json_pack("{s:i, s:i, s:i, s:f, s:i}", "width", m->model.defaults.width, "height",
+				m->model.defaults.height, "steps", m->model.defaults.steps, "guidance",
+				m->model.defaults.guidance, "size_multiple", m->model.size_multiple));
 	}
 	return print_json(object, out);
 }
@@ -250,7 +253,7 @@ enum status statustext_model(struct daemon *d, const struct catalog_model *m, st
 /* What is known of one picture. */
 struct standing {
 	const char *state;
-	struct job_info job;    /* running or queued */
+	struct job_info job; /* running or queued */
 	char key[RECIPE_KEY_LEN + 1];
 	bool tried;
 	struct outcome outcome; /* tried */
@@ -264,7 +267,7 @@ static bool find_job(struct daemon *d, const char *name, struct job_info *out)
 
 	if (jobs_list(d->jobs, &jobs, &count) != 0)
 		return false;
-	for (i = 0; i < count && strncmp(jobs[i].name, name, sizeof(jobs[i].name) - 1) != 0; i++)
+	for (i = 0; i < count && strcmp(jobs[i].name, name) != 0; i++)
 		;
 	found = i < count;
 	if (found)
@@ -309,8 +312,8 @@ static void set_progress(json_t *object, const struct standing *s)
 	if (!*s->job.state)
 		return;
 	json_object_set_new(object, "progress",
-		json_pack("{s:s, s:i, s:i, s:i, s:f}", "stage", s->job.stage, "step", s->job.step, "steps", s->job.steps, "waiters",
-			s->job.waiters, "eta", s->job.eta));
+		json_pack("{s:s, s:i, s:i, s:i, s:f}", "stage", s->job.stage, "step", s->job.step, "steps",
+			s->job.steps, "waiters", s->job.waiters, "eta", s->job.eta));
 }
 
 enum status statustext_info(struct daemon *d, const struct child *c, struct bytes *out)
@@ -330,8 +333,10 @@ enum status statustext_info(struct daemon *d, const struct child *c, struct byte
 	set_text(object, "key", s.key);
 	set_text(object, "error", r->status != STATUS_OK ? r->text : s.tried ? s.outcome.text : NULL);
 	set_progress(object, &s);
-	json_object_set_new(object, "from_cache", s.tried && !s.outcome.error ? json_boolean(s.outcome.from_cache) : json_null());
-	json_object_set_new(object, "seconds", s.tried && !s.outcome.error ? json_seconds(s.outcome.seconds) : json_null());
+	json_object_set_new(
+		object, "from_cache", s.tried && !s.outcome.error ? json_boolean(s.outcome.from_cache) : json_null());
+	json_object_set_new(
+		object, "seconds", s.tried && !s.outcome.error ? json_seconds(s.outcome.seconds) : json_null());
 	if (s.tried)
 		json_object_set_new(object, "last_attempt", json_integer((json_int_t)s.outcome.when));
 	if (s.tried)

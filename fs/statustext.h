@@ -1,7 +1,7 @@
 /* statustext: what the files of status/ say.
  *
- * Each function appends to *out.  Names of files may hold any byte: in lines of text, control characters and backslashes
- * are written as \n, \\ or \x1b.
+ * Each function appends to *out.  Names of files may hold any byte: in lines of text, control characters and
+ * backslashes are written as \n, \\ or \x1b.
  *
  * Threads: any.
  */

@@ -71,7 +71,8 @@ static enum status take_lock(struct store *s)
 			return fail_system("cannot lock the store", s->path);
 		if (++tries >= LOCK_TRIES)
 			return status_fail(STATUS_IO,
-				"the store %s is served by another promptfs (process %ld): unmount that one first, or choose "
+				"the store %s is served by another promptfs (process %ld): unmount that one first, or "
+				"choose "
 				"another --store",
 				s->path, lock_holder(s->lock_fd));
 		usleep(LOCK_PAUSE_US);
@@ -116,10 +117,12 @@ static enum status check_format(struct store *s)
 	text[len > 0 ? len : 0] = '\0';
 	version = strtol(text, &end, 10);
 	if (end == text || version < 1)
-		return status_fail(STATUS_CORRUPT, "%s/format holds no version number: is this a promptfs store?", s->path);
+		return status_fail(
+			STATUS_CORRUPT, "%s/format holds no version number: is this a promptfs store?", s->path);
 	if (version > STORE_FORMAT)
-		return status_fail(STATUS_UNSUPPORTED, "the store %s has format %ld, this promptfs knows %d: install a newer promptfs",
-			s->path, version, STORE_FORMAT);
+		return status_fail(STATUS_UNSUPPORTED,
+			"the store %s has format %ld, this promptfs knows %d: install a newer promptfs", s->path,
+			version, STORE_FORMAT);
 	return STATUS_OK;
 }
 

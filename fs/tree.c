@@ -208,8 +208,8 @@ static void tree_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, 
 	HAND_ON(symlink, EPERM, parent, req, target, parent, name);
 }
 
-static void tree_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
-	unsigned int flags)
+static void tree_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+	const char *new_name, unsigned int flags)
 {
 	HAND_ON(rename, EPERM, parent, req, parent, name, new_parent, new_name, flags);
 }
@@ -234,12 +234,14 @@ static void tree_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 	HAND_ON(read, EIO, ino, req, ino, size, offset, fi);
 }
 
-static void tree_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
+static void tree_write(
+	fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	HAND_ON(write, EPERM, ino, req, ino, data, size, offset, fi);
 }
 
-static void tree_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+static void tree_fallocate(
+	fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
 {
 	HAND_ON(fallocate, EPERM, ino, req, ino, mode, offset, length, fi);
 }

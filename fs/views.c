@@ -24,7 +24,8 @@ static const struct view_kind {
 	[VIEW_ERRORS] = { TREE_STATUS, ".txt", "/status/errors", false },
 };
 
-/* `name` with `to` in place of `from` at its end; false where it does not end so, is nothing else, or grows too long. */
+/* `name` with `to` in place of `from` at its end; false where it does not end so, is nothing else, or grows too long.
+ */
 static bool change_end(const char *name, const char *from, const char *to, size_t size, char *out)
 {
 	size_t len = strlen(name), from_len = strlen(from);
@@ -125,7 +126,8 @@ static bool link_same(const struct inode *known, const struct inode *fresh)
 	return view_is_link(known) && a->where == b->where && strcmp(a->target, b->target) == 0;
 }
 
-int view_enter_link(struct daemon *d, const struct folder *f, const char *name, const struct child *c, struct link **out)
+int view_enter_link(
+	struct daemon *d, const struct folder *f, const char *name, const struct child *c, struct link **out)
 {
 	struct link *fresh = calloc(1, sizeof(*fresh));
 	size_t len = strlen(c->target);
@@ -153,8 +155,8 @@ int view_enter_link(struct daemon *d, const struct folder *f, const char *name, 
 
 /* What the link `name` below says here: a relative one to a folder stays; one to a prompt leads to what stands for that
  * prompt.  An absolute one can only be meant for this mount. */
-static bool find_target(const struct daemon *d, enum view view, int dir_fd, const char *name, char out[PATH_MAX],
-	bool *to_folder)
+static bool find_target(
+	const struct daemon *d, enum view view, int dir_fd, const char *name, char out[PATH_MAX], bool *to_folder)
 {
 	char target[PATH_MAX], inside[PATH_MAX];
 	ssize_t len = readlinkat(dir_fd, name, target, sizeof(target) - 1);
@@ -195,7 +197,7 @@ static bool is_taken(enum view view, int fd, const char *name)
 	struct stat st;
 
 	return change_end(name, kinds[view].end, ".txt", sizeof(prompt), prompt) && strcmp(prompt, name) != 0 &&
-		fstatat(fd, prompt, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
+	       fstatat(fd, prompt, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && st.st_size > 0;
 }
 
 bool view_show(const void *folder, int fd, const char *name, unsigned char type, char out[NAME_MAX + 1])
@@ -224,8 +226,8 @@ static int find_text(struct daemon *d, const struct folder *f, const char *name,
 		out->kind = CHILD_FILE;
 		return 0;
 	}
-	if (!S_ISLNK(out->st.st_mode) || !find_target(d, f->view, f->prompts->fd, out->prompt, out->target, &to_folder) ||
-		to_folder)
+	if (!S_ISLNK(out->st.st_mode) ||
+		!find_target(d, f->view, f->prompts->fd, out->prompt, out->target, &to_folder) || to_folder)
 		return ENOENT;
 	out->kind = CHILD_LINK;
 	return 0;
@@ -242,7 +244,8 @@ static int find_other(struct daemon *d, const struct folder *f, const char *name
 		out->kind = CHILD_FOLDER;
 		return 0;
 	}
-	if (!S_ISLNK(out->st.st_mode) || !find_target(d, f->view, f->prompts->fd, name, out->target, &to_folder) || !to_folder)
+	if (!S_ISLNK(out->st.st_mode) || !find_target(d, f->view, f->prompts->fd, name, out->target, &to_folder) ||
+		!to_folder)
 		return ENOENT;
 	out->kind = CHILD_LINK;
 	return 0;
@@ -258,7 +261,8 @@ static int resolve_child(struct daemon *d, const struct folder *f, struct child 
 		return error;
 	place.dir = dir;
 	if (!change_end(out->prompt, ".txt", ".png", sizeof(image), image) ||
-		snprintf(out->image, sizeof(out->image), "%s%s%s", dir, *dir ? "/" : "", image) >= (int)sizeof(out->image))
+		snprintf(out->image, sizeof(out->image), "%s%s%s", dir, *dir ? "/" : "", image) >=
+			(int)sizeof(out->image))
 		return ENAMETOOLONG;
 	return resolver_find(d->resolver, &place, &out->st, &out->resolved);
 }

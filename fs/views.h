@@ -33,11 +33,11 @@ enum child_kind { CHILD_FOLDER, CHILD_LINK, CHILD_FILE };
 /* What a name in a folder stands for. */
 struct child {
 	enum child_kind kind;
-	struct stat st;                /* of the folder, link or prompt in prompts/ */
-	char prompt[NAME_MAX + 1];     /* its name there */
-	char target[PATH_MAX];         /* CHILD_LINK: what the link says here */
-	char image[PATH_MAX];          /* CHILD_FILE: "a/b.png", whatever the view */
-	struct resolved *resolved;     /* CHILD_FILE; put by view_child_fini */
+	struct stat st;            /* of the folder, link or prompt in prompts/ */
+	char prompt[NAME_MAX + 1]; /* its name there */
+	char target[PATH_MAX];     /* CHILD_LINK: what the link says here */
+	char image[PATH_MAX];      /* CHILD_FILE: "a/b.png", whatever the view */
+	struct resolved *resolved; /* CHILD_FILE; put by view_child_fini */
 };
 
 /* The root of a view, with one reference. NULL: no memory. */
@@ -54,13 +54,14 @@ void view_folder_attr(const struct folder *f, struct stat *out);
 /* A mirrored link. */
 struct link {
 	struct inode inode;
-	struct stat st;  /* as shown */
-	uint64_t where;  /* of its folder's number and its name */
+	struct stat st; /* as shown */
+	uint64_t where; /* of its folder's number and its name */
 	char *target;
 };
 
 /* The link that CHILD_LINK stands for, with one reference more. */
-int view_enter_link(struct daemon *d, const struct folder *f, const char *name, const struct child *c, struct link **out);
+int view_enter_link(
+	struct daemon *d, const struct folder *f, const char *name, const struct child *c, struct link **out);
 
 bool view_is_link(const struct inode *i);
 

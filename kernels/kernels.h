@@ -1,7 +1,7 @@
 /* kernels: the arithmetic of promptfs on one device, behind one handle.
  *
- * A backend is a const table of functions ("ref": plain loops, the definition of every operation; "cpu": oneDNN and SIMD;
- * "cuda:N" later), chosen once by kernels_open.  Nothing above this header knows which one runs.
+ * A backend is a const table of functions ("ref": plain loops, the definition of every operation; "cpu": oneDNN and
+ * SIMD; "cuda:N" later), chosen once by kernels_open.  Nothing above this header knows which one runs.
  *
  *     struct kernels *k;
  *     TRY(kernels_open("cpu", DTYPE_BF16, 2, &k));
@@ -18,9 +18,9 @@
  * stride is 1 unless an operation says otherwise.  Pictures are [height, width, channels] (NHWC with one picture).
  * Outputs must not overlap inputs unless the operation says "in place".
  *
- * Threads: a handle and what was made with it belong to one thread at a time; the backend's own threads are its business.
- * Errors: wrong shapes or dtypes are STATUS_INTERNAL with the operation's name; STATUS_UNSUPPORTED where a device lacks
- * something; STATUS_NO_MEMORY.  Arguments are checked in kernels.c, once for every backend.
+ * Threads: a handle and what was made with it belong to one thread at a time; the backend's own threads are its
+ * business. Errors: wrong shapes or dtypes are STATUS_INTERNAL with the operation's name; STATUS_UNSUPPORTED where a
+ * device lacks something; STATUS_NO_MEMORY.  Arguments are checked in kernels.c, once for every backend.
  */
 #ifndef PROMPTFS_KERNELS_H
 #define PROMPTFS_KERNELS_H
@@ -37,27 +37,37 @@ extern "C" {
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------- */
 
-enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_U8, DTYPE_I64, DTYPE_F8_E4M3, DTYPE_F8_E5M2, DTYPE_OTHER, DTYPE_COUNT };
+enum dtype {
+	DTYPE_F32,
+	DTYPE_BF16,
+	DTYPE_F16,
+	DTYPE_U8,
+	DTYPE_I64,
+	DTYPE_F8_E4M3,
+	DTYPE_F8_E5M2,
+	DTYPE_OTHER,
+	DTYPE_COUNT
+};
 
 enum { TENSOR_RANK_MAX = 4 };
 
 struct tensor {
-	void *data;                       /* in the memory of the handle's device (host memory for ref and cpu) */
+	void *data; /* in the memory of the handle's device (host memory for ref and cpu) */
 	enum dtype dtype;
-	int rank;                         /* 1..4 */
-	int64_t dim[TENSOR_RANK_MAX];     /* dimensions beyond rank are 1 */
-	int64_t stride[TENSOR_RANK_MAX];  /* in elements */
+	int rank;                        /* 1..4 */
+	int64_t dim[TENSOR_RANK_MAX];    /* dimensions beyond rank are 1 */
+	int64_t stride[TENSOR_RANK_MAX]; /* in elements */
 };
 
-size_t dtype_size(enum dtype dtype);           /* bytes; 0 for DTYPE_OTHER */
-const char *dtype_name(enum dtype dtype);      /* "f32", "bf16", ... */
+size_t dtype_size(enum dtype dtype);      /* bytes; 0 for DTYPE_OTHER */
+const char *dtype_name(enum dtype dtype); /* "f32", "bf16", ... */
 float bf16_to_f32(uint16_t x);
-uint16_t bf16_from_f32(float x);               /* to nearest even; NaN stays NaN */
+uint16_t bf16_from_f32(float x); /* to nearest even; NaN stays NaN */
 float f16_to_f32(uint16_t x);
 
-struct tensor tensor_view(void *data, enum dtype dtype, int rank, const int64_t *dim);          /* contiguous */
-struct tensor tensor_slice(struct tensor t, int axis, int64_t start, int64_t count);            /* the view of a range */
-int64_t tensor_count(const struct tensor *t);                                                   /* elements */
+struct tensor tensor_view(void *data, enum dtype dtype, int rank, const int64_t *dim); /* contiguous */
+struct tensor tensor_slice(struct tensor t, int axis, int64_t start, int64_t count);   /* the view of a range */
+int64_t tensor_count(const struct tensor *t);                                          /* elements */
 bool tensor_contiguous(const struct tensor *t);
 
 /* ---- handle ----------------------------------------------------------------------------------------------------- */
@@ -68,10 +78,10 @@ struct kernels;
  * DTYPE_BF16, or DTYPE_OTHER for the device's default (bf16 where the processor computes in it, else f32); a dtype that
  * the device lacks is STATUS_UNSUPPORTED.  threads: 0 = as many as processors. */
 enum status kernels_open(const char *device, enum dtype dtype, int threads, struct kernels **out);
-void kernels_close(struct kernels *k);                   /* NULL is allowed */
-enum dtype kernels_dtype(const struct kernels *k);       /* what operands are stored in */
-const char *kernels_device(const struct kernels *k);     /* "ref", "cpu", "cuda:0" */
-size_t kernels_memory(const struct kernels *k);          /* bytes held now by packed weights, buffers and arenas */
+void kernels_close(struct kernels *k);               /* NULL is allowed */
+enum dtype kernels_dtype(const struct kernels *k);   /* what operands are stored in */
+const char *kernels_device(const struct kernels *k); /* "ref", "cpu", "cuda:0" */
+size_t kernels_memory(const struct kernels *k);      /* bytes held now by packed weights, buffers and arenas */
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -79,11 +89,11 @@ size_t kernels_memory(const struct kernels *k);          /* bytes held now by pa
  * arena_open reserves `capacity` bytes of address space; pages cost memory when first touched. */
 struct arena;
 enum status arena_open(struct kernels *k, size_t capacity, struct arena **out);
-void arena_close(struct arena *a);                       /* NULL is allowed */
+void arena_close(struct arena *a); /* NULL is allowed */
 enum status arena_take(struct arena *a, enum dtype dtype, int rank, const int64_t *dim, struct tensor *out);
 size_t arena_mark(const struct arena *a);
 void arena_release(struct arena *a, size_t mark);
-size_t arena_peak(const struct arena *a);                /* bytes, since open */
+size_t arena_peak(const struct arena *a); /* bytes, since open */
 
 /* Host to device and back, converting between F32, BF16 and (source only) F16; host tensors are contiguous. */
 enum status kernels_upload(struct kernels *k, const struct tensor *host, struct tensor device);
@@ -110,37 +120,43 @@ void weight_free(struct kernels *k, struct weight *w);     /* NULL is allowed */
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
-enum activation { ACTIVATION_NONE, ACTIVATION_SILU, ACTIVATION_GELU /* erf */, ACTIVATION_GELU_TANH, ACTIVATION_QUICK_GELU };
+enum activation {
+	ACTIVATION_NONE,
+	ACTIVATION_SILU,
+	ACTIVATION_GELU /* erf */,
+	ACTIVATION_GELU_TANH,
+	ACTIVATION_QUICK_GELU
+};
 
 /* y = activation(x w^T + bias) (+ y when accumulate). */
 struct linear {
-	struct tensor x;             /* [m, k] operand; rows may be strided, at the cost of a copy on cpu */
-	const struct weight *w;      /* [n, k] */
-	const struct weight *bias;   /* [n] table, or NULL */
+	struct tensor x;           /* [m, k] operand; rows may be strided, at the cost of a copy on cpu */
+	const struct weight *w;    /* [n, k] */
+	const struct weight *bias; /* [n] table, or NULL */
 	enum activation activation;
-	bool accumulate;             /* adds to y (y is F32 then) */
-	struct tensor y;             /* [m, n] any */
+	bool accumulate; /* adds to y (y is F32 then) */
+	struct tensor y; /* [m, n] any */
 };
 enum status kernels_linear(struct kernels *k, const struct linear *op);
 
 /* Convolution with zero padding kernel/2 on each side.  x may first be enlarged twice by repetition (upsample). */
 struct conv {
-	struct tensor x;             /* [h, w, in] operand, contiguous */
-	const struct weight *w;      /* [out, in, kernel, kernel] */
-	const struct weight *bias;   /* [out] table, or NULL */
-	bool upsample;               /* nearest neighbour, x 2, before the convolution */
-	bool accumulate;             /* adds to y: a residual connection (y is F32 then) */
-	struct tensor y;             /* [h or 2h, w or 2w, out] any, contiguous */
+	struct tensor x;           /* [h, w, in] operand, contiguous */
+	const struct weight *w;    /* [out, in, kernel, kernel] */
+	const struct weight *bias; /* [out] table, or NULL */
+	bool upsample;             /* nearest neighbour, x 2, before the convolution */
+	bool accumulate;           /* adds to y: a residual connection (y is F32 then) */
+	struct tensor y;           /* [h or 2h, w or 2w, out] any, contiguous */
 };
 enum status kernels_conv(struct kernels *k, const struct conv *op);
 
 /* out = softmax(q k^T * scale) v for every head; query head h reads key head h / (heads / kv_heads). */
 struct attention {
-	struct tensor q;             /* [rows, heads, head_dim] operand; rows and heads may be strided */
-	struct tensor k, v;          /* [keys, kv_heads, head_dim] operand */
+	struct tensor q;    /* [rows, heads, head_dim] operand; rows and heads may be strided */
+	struct tensor k, v; /* [keys, kv_heads, head_dim] operand */
 	float scale;
-	bool causal;                 /* row i sees keys 0..i (rows == keys) */
-	struct tensor out;           /* [rows, heads, head_dim] operand */
+	bool causal;       /* row i sees keys 0..i (rows == keys) */
+	struct tensor out; /* [rows, heads, head_dim] operand */
 };
 enum status kernels_attention(struct kernels *k, const struct attention *op);
 
@@ -155,7 +171,7 @@ struct norm {
 	const struct weight *bias;   /* [dim] or NULL */
 	const float *scale, *shift;  /* [dim] device memory, or NULL */
 	float eps;
-	struct tensor y;             /* [rows, dim] any; may be x itself */
+	struct tensor y; /* [rows, dim] any; may be x itself */
 };
 enum status kernels_norm(struct kernels *k, const struct norm *op);
 
@@ -165,18 +181,18 @@ struct norm_residual {
 	const struct weight *weight; /* [dim] */
 	const float *gate;           /* [dim] device memory, or NULL for 1 */
 	float eps;
-	struct tensor stream;        /* [rows, dim] F32, in place */
+	struct tensor stream; /* [rows, dim] F32, in place */
 };
 enum status kernels_norm_residual(struct kernels *k, const struct norm_residual *op);
 
 /* Group normalisation of a picture over (rows, columns, channels of a group), then SiLU if asked. */
 struct group_norm {
-	struct tensor x;             /* [h, w, channels] any, contiguous */
-	int groups;                  /* divides channels */
+	struct tensor x;                    /* [h, w, channels] any, contiguous */
+	int groups;                         /* divides channels */
 	const struct weight *weight, *bias; /* [channels] */
 	float eps;
 	bool silu;
-	struct tensor y;             /* [h, w, channels] any, contiguous; may be x itself */
+	struct tensor y; /* [h, w, channels] any, contiguous; may be x itself */
 };
 enum status kernels_group_norm(struct kernels *k, const struct group_norm *op);
 
@@ -187,7 +203,7 @@ struct qk_rope {
 	const struct weight *weight; /* [head_dim] or NULL */
 	float eps;
 	bool interleaved;
-	struct tensor table;         /* [rows, head_dim / 2, 2] F32 */
+	struct tensor table; /* [rows, head_dim / 2, 2] F32 */
 };
 enum status kernels_qk_rope(struct kernels *k, const struct qk_rope *op);
 

@@ -22,7 +22,7 @@ BATCH, LR_MUON, LR_ADAM, NOISE = 2, 0.004, 4e-4, 0.06
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--seconds", type=float, default=400)
+    ap.add_argument("--seconds", type=float, default=320)
     a = ap.parse_args()
     torch.manual_seed(6)
     ckpt, stored, emoji = a.work / "decoder.pt", torch.load(a.work / "latents.pt"), data.load_emoji(a.data)

@@ -97,7 +97,7 @@ def draw(fast, encoder, tok, vae, words, seed=0, steps=8, guidance=0.0, batch=32
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--seconds", type=float, default=4500), ap.add_argument("--distil", action="store_true")
+    ap.add_argument("--seconds", type=float, default=3600), ap.add_argument("--distil", action="store_true")
     ap.add_argument("--compile", action="store_true", help="fuse the blocks with torch.compile (needs a C++ compiler)")
     a = ap.parse_args()
     rates, name = (DISTIL, "distilled") if a.distil else (RATES, "denoiser")

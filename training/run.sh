@@ -10,7 +10,7 @@ mkdir -p "$work"
 "$python" "$here/latents.py" "$data" "$work"
 "$python" "$here/text.py" "$data" "$work"
 "$python" "$here/denoiser.py" "$data" "$work" --compile
-"$python" "$here/denoiser.py" "$data" "$work" --compile --distil --seconds 330
+"$python" "$here/denoiser.py" "$data" "$work" --compile --distil --seconds 300
 "$python" "$here/decoder.py" "$data" "$work"
 "$python" "$here/export.py" "$work" "$work/model"
 "$python" "$here/evaluate.py" "$work/model" "$data" --pipeline --sheet "$work/sheet.png"

@@ -95,7 +95,7 @@ def targets(latents):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--seconds", type=float, default=420)
+    ap.add_argument("--seconds", type=float, default=560)
     a = ap.parse_args()
     ckpt = a.work / "text.pt"
     tok = Tokenizer.from_file(str(a.work / "tokenizer/tokenizer.json"))

@@ -116,7 +116,7 @@ def psnr(x, y):
 def main():
     ap = argparse.ArgumentParser(description=__doc__)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--steps", type=int, default=1500)
+    ap.add_argument("--steps", type=int, default=1180)
     a = ap.parse_args()
     torch.manual_seed(1)
     a.work.mkdir(parents=True, exist_ok=True)

@@ -56,11 +56,13 @@ check "a dead mount can be unmounted" eventually 5 "$promptfs" unmount "$mnt"
 check "and is gone" bash -c '! mountpoint -q "$0"' "$mnt"
 
 # ---- in the foreground
-"$promptfs" mount -f --model "$model" --store "$store" --cache "$cache" "$mnt" 2>"$top/foreground" &
+# a shell's background processes ignore Ctrl-C
+env --default-signal=INT "$promptfs" mount -f --model "$model" --store "$store" --cache "$cache" "$mnt" 2>"$top/foreground" &
 front=$!
 check "-f mounts too" eventually 5 test -e "$status/pid"
 is "in this very process" "$(server)" $front
 kill -INT $front
+eventually 10 bash -c '! kill -0 "$0" 2>/dev/null' $front || kill $front
 wait $front
 is "and ends with 0" $? 0
 check "unmounted" bash -c '! mountpoint -q "$0"' "$mnt"

@@ -78,7 +78,7 @@ timeout -s INT 0.3 cat "$images/sk.png" >/dev/null 2>&1
 check "SIGINT ends a wait" eventually 1 is_queue 0
 
 # ---- nothing else waits
-set_delay 400
+set_delay 1500
 echo "slow" >"$prompts/slow.txt"
 cat "$images/slow.png" >/dev/null &
 reader=$!

@@ -14,7 +14,8 @@
 static int check_failures;
 
 /* name is printf-style; why may be NULL. */
-static inline void check_case(bool passed, const char *why, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static inline void check_case(bool passed, const char *why, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 static inline void check_case(bool passed, const char *why, const char *format, ...)
 {
 	va_list args;

@@ -1,8 +1,8 @@
 /* malformed: every malformed model of units/safetensors_bad, run by the real program.
  *
- * A case of the manifest is the model in base/ with a few files replaced.  The program must end in time, with the wanted
- * status and one line that names the file and the problem, without a picture and without gigabytes.  The unchanged
- * model must work.
+ * A case of the manifest is the model in base/ with a few files replaced.  The program must end in time, with the
+ * wanted status and one line that names the file and the problem, without a picture and without gigabytes.  The
+ * unchanged model must work.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -30,7 +30,8 @@ static void join(char out[PATH_MAX], const char *folder, const char *name)
 	}
 }
 
-/* ---- the model folder ---------------------------------------------------------------------------------------------- */
+/* ---- the model folder ----------------------------------------------------------------------------------------------
+ */
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
 {
@@ -125,13 +126,14 @@ static bool assemble(const char *base, json_t *replacements)
 	join(from, home, base);
 	if (!link_tree(from, model))
 		return false;
-	json_object_foreach(replacements, name, what)
+	json_object_foreach (replacements, name, what)
 		if (!replace(name, what))
 			return false;
 	return true;
 }
 
-/* ---- judging ------------------------------------------------------------------------------------------------------- */
+/* ---- judging -------------------------------------------------------------------------------------------------------
+ */
 
 /* Whether the text holds all (or any) of the words, whatever their case. */
 static bool holds(const char *text, const json_t *words, bool all)
@@ -139,7 +141,7 @@ static bool holds(const char *text, const json_t *words, bool all)
 	size_t i, found = 0, n = json_array_size(words);
 	const json_t *word;
 
-	json_array_foreach(words, i, word)
+	json_array_foreach (words, i, word)
 		found += strcasestr(text, json_string_value(word)) != NULL;
 	return all ? found == n : found > 0 || n == 0;
 }
@@ -152,7 +154,8 @@ static bool is_line(const char *text)
 }
 
 /* NULL when the program did as the answer says, else why not. */
-static const char *judge(const json_t *answer, int state, const struct rusage *used, const char *said, const char *marker)
+static const char *judge(
+	const json_t *answer, int state, const struct rusage *used, const char *said, const char *marker)
 {
 	int wanted = (int)json_integer_value(json_object_get(answer, "exit"));
 	bool painted = access(picture, F_OK) == 0;
@@ -163,15 +166,17 @@ static const char *judge(const json_t *answer, int state, const struct rusage *u
 	if (WIFSIGNALED(state) && WTERMSIG(state) == SIGALRM)
 		return "it did not end in time";
 	if (!WIFEXITED(state) || WEXITSTATUS(state) != wanted)
-		snprintf(why, sizeof why, "the program ended with %s %d, saying: %s", WIFEXITED(state) ? "status" : "signal",
-			WIFEXITED(state) ? WEXITSTATUS(state) : WTERMSIG(state), said);
+		snprintf(why, sizeof why, "the program ended with %s %d, saying: %s",
+			WIFEXITED(state) ? "status" : "signal", WIFEXITED(state) ? WEXITSTATUS(state) : WTERMSIG(state),
+			said);
 	else if (used->ru_maxrss > MEMORY_MAX_KB)
 		snprintf(why, sizeof why, "it took %ld MiB", used->ru_maxrss >> 10);
 	else if (painted != (wanted == 0))
 		return painted ? "it wrote a picture" : "it wrote no picture";
 	else if (wanted != 0 && !is_line(said))
 		snprintf(why, sizeof why, "it said no line, or several: %s", said);
-	else if (!holds(said, json_object_get(answer, "names"), true) || !holds(said, json_object_get(answer, "says"), false))
+	else if (!holds(said, json_object_get(answer, "names"), true) ||
+		 !holds(said, json_object_get(answer, "says"), false))
 		snprintf(why, sizeof why, "it does not name the file or the problem: %s", said);
 	else
 		return NULL;
@@ -180,8 +185,8 @@ static const char *judge(const json_t *answer, int state, const struct rusage *u
 
 static bool paint(int error_fd, int *state, struct rusage *used)
 {
-	const char *const argv[] = { "promptfs", "generate", "--model", model, "--width", "64", "--height", "64", "--steps", "1",
-		"--seed", "1", "-o", picture, "a test", NULL };
+	const char *const argv[] = { "promptfs", "generate", "--model", model, "--width", "64", "--height", "64",
+		"--steps", "1", "--seed", "1", "-o", picture, "a test", NULL };
 
 	return program_run(argv, error_fd, SECONDS_MAX, state, used);
 }
@@ -230,7 +235,7 @@ int main(void)
 	snprintf(model, sizeof model, "%s/model", top);
 	snprintf(picture, sizeof picture, "%s/picture.png", top);
 	check_model(manifest, "the unchanged model works", nothing, good);
-	json_array_foreach(cases, i, one)
+	json_array_foreach (cases, i, one)
 		check_model(manifest, json_string_value(json_object_get(one, "name")), json_object_get(one, "replace"),
 			json_object_get(one, "answer"));
 	remove_tree(top);

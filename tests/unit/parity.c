@@ -1,4 +1,5 @@
-/* parity: every golden case of a supported family, run by the real program with --trace, against the reference's tensors.
+/* parity: every golden case of a supported family, run by the real program with --trace, against the reference's
+ * tensors.
  *
  * For each case and each of ref f32, cpu f32 and cpu bf16 (where the processor has it).  f32 is judged by the case's
  * tolerances, bf16 by twice the distance that the reference itself moves in bfloat16, but never by less than 0.01.
@@ -26,7 +27,8 @@ struct file {
 
 static char scratch[] = "/tmp/promptfs-parity-XXXXXX";
 
-/* ---- files --------------------------------------------------------------------------------------------------------- */
+/* ---- files ---------------------------------------------------------------------------------------------------------
+ */
 
 static bool file_open(const char *path, struct file *f)
 {
@@ -57,7 +59,8 @@ static const struct stored_tensor *find(const struct file *f, const char *name)
 	return NULL;
 }
 
-/* ---- comparing ----------------------------------------------------------------------------------------------------- */
+/* ---- comparing -----------------------------------------------------------------------------------------------------
+ */
 
 static double float_at(const struct stored_tensor *t, int64_t i)
 {
@@ -100,11 +103,13 @@ static double pixel_difference(const struct stored_tensor *got, const struct sto
 
 static bool same_shape(const struct stored_tensor *a, const struct stored_tensor *b)
 {
-	return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dim, b->dim, (size_t)a->rank * sizeof a->dim[0]) == 0;
+	return a->dtype == b->dtype && a->rank == b->rank &&
+	       memcmp(a->dim, b->dim, (size_t)a->rank * sizeof a->dim[0]) == 0;
 }
 
 /* NULL when `got` passes, else why not. */
-static const char *judge(const json_t *golden, bool bf16, const struct stored_tensor *got, const struct stored_tensor *want)
+static const char *judge(
+	const json_t *golden, bool bf16, const struct stored_tensor *got, const struct stored_tensor *want)
 {
 	static char why[256];
 	double limit = json_number_value(json_object_get(json_object_get(golden, "tolerance"), want->name)), mean, d;
@@ -122,7 +127,8 @@ static const char *judge(const json_t *golden, bool bf16, const struct stored_te
 		return d <= (bf16 ? 64 : limit) && (bf16 || mean <= 0.3) ? NULL : why;
 	}
 	if (bf16)
-		limit = fmax(0.01, 2 * json_number_value(json_object_get(json_object_get(golden, "bf16_distance"), want->name)));
+		limit = fmax(0.01,
+			2 * json_number_value(json_object_get(json_object_get(golden, "bf16_distance"), want->name)));
 	d = distance(got, want);
 	snprintf(why, sizeof why, "%s is off by %.3g (limit %.3g)", want->name, d, limit);
 	return d <= limit ? NULL : why;
@@ -144,7 +150,8 @@ static void compare(const json_t *golden, bool bf16, const char *wanted, const c
 	file_close(&got);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------------------------------
+ */
 
 enum { ARGS_MAX = 64, TEXT_MAX = 8192 };
 
@@ -205,7 +212,8 @@ static bool run(const struct command *c)
 	struct rusage used;
 	int state;
 
-	return program_run((const char *const *)c->argv, -1, 0, &state, &used) && WIFEXITED(state) && WEXITSTATUS(state) == 0;
+	return program_run((const char *const *)c->argv, -1, 0, &state, &used) && WIFEXITED(state) &&
+	       WEXITSTATUS(state) == 0;
 }
 
 static void run_case(const json_t *golden, const char *device, const char *dtype, const char *tensors)
@@ -230,7 +238,7 @@ static void run_case(const json_t *golden, const char *device, const char *dtype
 	add(&c, "%s", trace);
 	add(&c, "-o");
 	add(&c, "%s", picture);
-	json_object_foreach((json_t *)args, key, value)
+	json_object_foreach ((json_t *)args, key, value)
 		add_argument(&c, key, value);
 	add(&c, "--");
 	add(&c, "%s", json_string_value(json_object_get(args, "prompt")));
@@ -266,7 +274,8 @@ static void check_file(const char *json_path, bool bf16)
 	}
 	snprintf(tensors, sizeof tensors, "%.*s.safetensors", (int)strlen(json_path) - 5, json_path);
 	if (!diffusers_layout(golden)) {
-		printf("skip - %s: its model is not in the diffusers layout\n", json_string_value(json_object_get(golden, "id")));
+		printf("skip - %s: its model is not in the diffusers layout\n",
+			json_string_value(json_object_get(golden, "id")));
 	} else {
 		run_case(golden, "ref", "f32", tensors);
 		run_case(golden, "cpu", "f32", tensors);

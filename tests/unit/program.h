@@ -18,7 +18,8 @@ static inline const char *program(void)
 
 /* Runs it with these arguments (argv[0] included), with stderr going to error_fd (-1: ours).  After `seconds` SIGALRM
  * ends it (0: never).  *state is waitpid's, *used also counts the processes that it waited for. */
-static inline bool program_run(const char *const argv[], int error_fd, unsigned seconds, int *state, struct rusage *used)
+static inline bool program_run(
+	const char *const argv[], int error_fd, unsigned seconds, int *state, struct rusage *used)
 {
 	pid_t pid = fork();
 

@@ -14,7 +14,7 @@ static bool read_settings(const json_t *unit, struct flow_config *out)
 	char path[] = "/tmp/promptfs-schedule-XXXXXX";
 	int fd = mkstemp(path);
 	bool read = fd >= 0 && json_dumpfd(json_object_get(unit, "config_in"), fd, 0) == 0 &&
-		flow_config_read(path, out) == STATUS_OK;
+		    flow_config_read(path, out) == STATUS_OK;
 
 	if (fd >= 0)
 		close(fd);
@@ -50,15 +50,16 @@ static void check_unit(const char *folder, int64_t image_tokens)
 		return;
 	}
 	check_case(read_settings(unit, &config), status_text(), "%s: settings", folder);
-	json_object_foreach(json_object_get(unit, "schedules"), steps, schedule)
-	{
+	json_object_foreach (json_object_get(unit, "schedules"), steps, schedule) {
 		int n = atoi(steps);
 
 		if (json_object_get(schedule, "error"))
 			continue;
 		flow_schedule(&config, n, image_tokens, &s);
-		check_case(near(json_object_get(schedule, "timesteps"), s.timesteps, n), NULL, "%s: timesteps of %d", folder, n);
-		check_case(near(json_object_get(schedule, "sigmas"), s.sigmas, n + 1), NULL, "%s: sigmas of %d", folder, n);
+		check_case(near(json_object_get(schedule, "timesteps"), s.timesteps, n), NULL, "%s: timesteps of %d",
+			folder, n);
+		check_case(near(json_object_get(schedule, "sigmas"), s.sigmas, n + 1), NULL, "%s: sigmas of %d", folder,
+			n);
 	}
 	json_decref(unit);
 }
@@ -74,7 +75,8 @@ static void check_refused(const char *settings, const char *word)
 		fputs(settings, f);
 		fclose(f);
 	}
-	check_case(flow_config_read(path, &config) != STATUS_OK && strstr(status_text(), word), status_text(), "refused: %s", word);
+	check_case(flow_config_read(path, &config) != STATUS_OK && strstr(status_text(), word), status_text(),
+		"refused: %s", word);
 	unlink(path);
 }
 
