@@ -14,7 +14,8 @@
 #include "engine/recipe.h"
 
 /* STATUS_INVALID with the line and the reason: NUL bytes, invalid UTF-8, a bad value, an unknown key after a known one.
- * *out is to be zero-initialised and is the caller's also after a failure: what could be read (the size, say) is in it. */
+ * *out is to be zero-initialised and is the caller's also after a failure: what could be read (the size, say) is in it.
+ */
 enum status prompt_parse(const char *text, size_t len, struct recipe_fields *out);
 
 /* The same for a .defaults file: a parameter line, and optionally a negative prompt before it. */
