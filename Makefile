@@ -13,6 +13,8 @@ PACKAGES := fuse3 jansson yaml-0.1 libpcre2-8 libxxhash libdeflate libutf8proc
 # what Debian calls the compiler and the libraries
 DEPS_APT := gcc libc6-dev pkg-config libfuse3-dev fuse3 libjansson-dev libyaml-dev libpcre2-dev libxxhash-dev \
             libdeflate-dev libutf8proc-dev libdnnl-dev
+# the tests take PNG files apart with python3
+CHECK_APT := python3
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -79,7 +81,7 @@ demo: ## set up, build, and paint three pictures through a mount
 	@examples/demo.sh ./promptfs
 
 check: ## set up, build, and run every test
-	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory deps DEPS_APT="$(DEPS_APT) $(CHECK_APT)"
 	@$(MAKE) --no-print-directory -j2 all tests
 	@tests/run $(BUILD)
 
