@@ -13,8 +13,8 @@ PACKAGES := fuse3 jansson yaml-0.1 libpcre2-8 libxxhash libdeflate libutf8proc
 # what Debian calls the compiler and the libraries
 DEPS_APT := gcc libc6-dev pkg-config libfuse3-dev fuse3 libjansson-dev libyaml-dev libpcre2-dev libxxhash-dev \
             libdeflate-dev libutf8proc-dev libdnnl-dev
-# the tests take PNG files apart with python3
-CHECK_APT := python3
+# the tests take PNG files apart with python3 and look for processes
+CHECK_APT := python3 procps
 
 ifeq ($(origin CC),default)
 CC := gcc
