@@ -15,12 +15,9 @@
 #include "fs/images.h"
 #include "fs/log.h"
 #include "fs/prompts.h"
+#include "fs/serve.h"
 #include "fs/statusfs.h"
 #include "fs/tree.h"
-
-/* Few: each request wakes another one of those that wait, whose cache is cold.  None waits for a picture.  Idle ones
- * are not limited further: they would end and start with every other request. */
-enum { THREADS_MAX = 4 };
 
 /* ---- libfuse's own messages ---- */
 
@@ -250,20 +247,6 @@ static enum status mount_session(struct daemon *d)
 		STATUS_IO, "cannot mount on %s%s%s", d->options->mountpoint, *fuse_words ? ": " : "", fuse_words);
 }
 
-static enum status serve(struct daemon *d)
-{
-	struct fuse_loop_config *loop = fuse_loop_cfg_create();
-	int ended;
-
-	if (!loop)
-		return status_fail(STATUS_NO_MEMORY, "no memory to start");
-	fuse_loop_cfg_set_max_threads(loop, THREADS_MAX);
-	ended = fuse_session_loop_mt(d->session, loop);
-	fuse_loop_cfg_destroy(loop);
-	/* positive: the signal that ended it */
-	return ended < 0 ? status_fail(STATUS_IO, "the kernel's FUSE device: %s", strerror(-ended)) : STATUS_OK;
-}
-
 static void warm_models(struct daemon *d)
 {
 	const struct catalog *catalog = resolver_catalog(d->resolver);
@@ -290,7 +273,7 @@ static enum status run_session(struct daemon *d)
 		log_info("serving %s at %s", d->store.path, d->options->mountpoint);
 		warm_models(d);
 		unblock_signals();
-		served = serve(d);
+		served = serve_session(d->session);
 		block_signals();
 		log_info("%s: ending", d->options->mountpoint);
 	}
