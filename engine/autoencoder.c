@@ -44,11 +44,21 @@ enum { D_ONE, D_IN, D_OUT, D_LATENT, D_RGB, D_COUNT };
 
 #define VECTOR(type, member, name, rows)                                                                               \
 	{                                                                                                              \
-		offsetof(struct type, member), LOAD_VECTOR, D_ONE, { { name, rows } }, false                           \
+		offsetof(struct type, member), LOAD_VECTOR, D_ONE,                                                     \
+		{                                                                                                      \
+			{                                                                                              \
+				name, rows                                                                             \
+			}                                                                                              \
+		}                                                                                                      \
 	}
 #define MATRIX(type, member, kind, name, rows, columns)                                                                \
 	{                                                                                                              \
-		offsetof(struct type, member), kind, columns, { { name, rows } }, false                                \
+		offsetof(struct type, member), kind, columns,                                                          \
+		{                                                                                                      \
+			{                                                                                              \
+				name, rows                                                                             \
+			}                                                                                              \
+		}                                                                                                      \
 	}
 
 static const struct load_entry resnet_table[] = {

@@ -83,8 +83,6 @@ static enum status load_entry(
 
 	for (; n < LOAD_PARTS && e->part[n].name; n++) {
 		snprintf(name, sizeof name, "%s%s", prefix, e->part[n].name);
-		if (e->optional && !weights_has(l->weights, name))
-			return STATUS_OK;
 		TRY(find_part(l, e, n, name, &parts[n]));
 	}
 	status = pack(l, e, n, parts, out);

@@ -36,7 +36,6 @@ struct load_entry {
 		const char *name; /* after the prefix; NULL ends the list */
 		int rows;         /* index into dims */
 	} part[LOAD_PARTS];
-	bool optional; /* a missing tensor leaves NULL */
 };
 
 #define LOAD_COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))

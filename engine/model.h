@@ -33,7 +33,7 @@ struct model {
 };
 
 /* Reads model_index.json and the configurations.  name may be NULL.  STATUS_NO_MODEL, STATUS_CORRUPT,
- * STATUS_UNSUPPORTED. Also opens plain folders of a model that diffusers would open by their component folders. */
+ * STATUS_UNSUPPORTED. */
 enum status model_open(const char *path, const char *name, struct model *out);
 
 /* XXH3-128 of the content of every file that belongs to the model, in order of path; lower-case hex.  Reads everything:

@@ -16,19 +16,17 @@ struct layer {
 enum { D_ONE, D_HIDDEN, D_FFN, D_Q, D_KV, D_HEAD, D_COUNT };
 
 static const struct load_entry layer_table[] = {
-	{ offsetof(struct layer, input_norm), LOAD_VECTOR, D_ONE, { { "input_layernorm.weight", D_HIDDEN } }, false },
+	{ offsetof(struct layer, input_norm), LOAD_VECTOR, D_ONE, { { "input_layernorm.weight", D_HIDDEN } } },
 	{ offsetof(struct layer, qkv), LOAD_LINEAR, D_HIDDEN,
 		{ { "self_attn.q_proj.weight", D_Q }, { "self_attn.k_proj.weight", D_KV },
-			{ "self_attn.v_proj.weight", D_KV } },
-		false },
-	{ offsetof(struct layer, q_norm), LOAD_VECTOR, D_ONE, { { "self_attn.q_norm.weight", D_HEAD } }, false },
-	{ offsetof(struct layer, k_norm), LOAD_VECTOR, D_ONE, { { "self_attn.k_norm.weight", D_HEAD } }, false },
-	{ offsetof(struct layer, out), LOAD_LINEAR, D_Q, { { "self_attn.o_proj.weight", D_HIDDEN } }, false },
-	{ offsetof(struct layer, post_norm), LOAD_VECTOR, D_ONE, { { "post_attention_layernorm.weight", D_HIDDEN } },
-		false },
+			{ "self_attn.v_proj.weight", D_KV } } },
+	{ offsetof(struct layer, q_norm), LOAD_VECTOR, D_ONE, { { "self_attn.q_norm.weight", D_HEAD } } },
+	{ offsetof(struct layer, k_norm), LOAD_VECTOR, D_ONE, { { "self_attn.k_norm.weight", D_HEAD } } },
+	{ offsetof(struct layer, out), LOAD_LINEAR, D_Q, { { "self_attn.o_proj.weight", D_HIDDEN } } },
+	{ offsetof(struct layer, post_norm), LOAD_VECTOR, D_ONE, { { "post_attention_layernorm.weight", D_HIDDEN } } },
 	{ offsetof(struct layer, gate_up), LOAD_LINEAR, D_HIDDEN,
-		{ { "mlp.gate_proj.weight", D_FFN }, { "mlp.up_proj.weight", D_FFN } }, false },
-	{ offsetof(struct layer, down), LOAD_LINEAR, D_FFN, { { "mlp.down_proj.weight", D_HIDDEN } }, false },
+		{ { "mlp.gate_proj.weight", D_FFN }, { "mlp.up_proj.weight", D_FFN } } },
+	{ offsetof(struct layer, down), LOAD_LINEAR, D_FFN, { { "mlp.down_proj.weight", D_HIDDEN } } },
 };
 
 struct qwen3 {
@@ -281,14 +279,15 @@ static enum status embed(struct qwen3 *q, const int64_t *ids, int64_t count, str
 	bool finite;
 
 	for (int64_t i = 0; i < count; i++) {
-		struct tensor row = tensor_view((char *)q->table.data + (size_t)ids[i] * row_len, q->table.dtype, 2,
-			(int64_t[]){ 1, q->config.hidden });
+		struct tensor row;
 
 		if (ids[i] < 0 || ids[i] >= q->config.vocab)
 			return status_fail(STATUS_CORRUPT,
 				"token %lld is outside the text encoder's vocabulary of %lld: tokenizer "
 				"and text encoder do not belong together",
 				(long long)ids[i], (long long)q->config.vocab);
+		row = tensor_view((char *)q->table.data + (size_t)ids[i] * row_len, q->table.dtype, 2,
+			(int64_t[]){ 1, q->config.hidden });
 		TRY(kernels_upload(q->k, &row, tensor_slice(stream, 0, i, 1)));
 	}
 	TRY(kernels_all_finite(q->k, stream, &finite));

@@ -42,8 +42,7 @@ struct zimage {
 	int modulation_first, modulation_count;
 };
 
-/* ---- description and recipes ---------------------------------------------------------------------------------------
- */
+/* ---- description and recipes ---- */
 
 static void join(char *out, size_t len, const char *dir, const char *name)
 {
@@ -160,8 +159,7 @@ static double zimage_guidance_from_cfg(double cfg)
 	return cfg - 1;
 }
 
-/* ---- loading -------------------------------------------------------------------------------------------------------
- */
+/* ---- loading ---- */
 
 /* Bytes that a part's weights take once packed. */
 static enum status part_bytes(struct zimage *z, const char *part, uint64_t *bytes)
@@ -303,8 +301,7 @@ static enum status need_vae(struct zimage *z, struct run *run)
 	return status;
 }
 
-/* ---- text ----------------------------------------------------------------------------------------------------------
- */
+/* ---- text ---- */
 
 /* The prompt in the chat frame of the pipeline (Qwen3's template for one user message), cut to the longest length. */
 static enum status tokenize(struct zimage *z, const char *prompt, int64_t longest, struct token_ids *ids)
@@ -396,8 +393,7 @@ static enum status zimage_encode(void *state, struct run *run)
 	return STATUS_OK;
 }
 
-/* ---- denoising
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- denoising ---- */
 
 static void zimage_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
 {

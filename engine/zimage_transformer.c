@@ -29,26 +29,35 @@ enum { D_ONE, D_DIM, D_FFN, D_HEAD, D_TIME, D_TIME_HIDDEN, D_FREQUENCIES, D_MODU
 
 #define VECTOR(type, member, name, rows)                                                                               \
 	{                                                                                                              \
-		offsetof(struct type, member), LOAD_VECTOR, D_ONE, { { name, rows } }, false                           \
+		offsetof(struct type, member), LOAD_VECTOR, D_ONE,                                                     \
+		{                                                                                                      \
+			{                                                                                              \
+				name, rows                                                                             \
+			}                                                                                              \
+		}                                                                                                      \
 	}
 #define MATRIX(type, member, name, rows, columns)                                                                      \
 	{                                                                                                              \
-		offsetof(struct type, member), LOAD_LINEAR, columns, { { name, rows } }, false                         \
+		offsetof(struct type, member), LOAD_LINEAR, columns,                                                   \
+		{                                                                                                      \
+			{                                                                                              \
+				name, rows                                                                             \
+			}                                                                                              \
+		}                                                                                                      \
 	}
 
 static const struct load_entry block_table[] = {
 	VECTOR(block, norm1, "attention_norm1.weight", D_DIM),
 	{ offsetof(struct block, qkv), LOAD_LINEAR, D_DIM,
 		{ { "attention.to_q.weight", D_DIM }, { "attention.to_k.weight", D_DIM },
-			{ "attention.to_v.weight", D_DIM } },
-		false },
+			{ "attention.to_v.weight", D_DIM } } },
 	VECTOR(block, norm_q, "attention.norm_q.weight", D_HEAD),
 	VECTOR(block, norm_k, "attention.norm_k.weight", D_HEAD),
 	MATRIX(block, out, "attention.to_out.0.weight", D_DIM, D_DIM),
 	VECTOR(block, norm2, "attention_norm2.weight", D_DIM),
 	VECTOR(block, ffn_norm1, "ffn_norm1.weight", D_DIM),
 	{ offsetof(struct block, w13), LOAD_LINEAR, D_DIM,
-		{ { "feed_forward.w1.weight", D_FFN }, { "feed_forward.w3.weight", D_FFN } }, false },
+		{ { "feed_forward.w1.weight", D_FFN }, { "feed_forward.w3.weight", D_FFN } } },
 	MATRIX(block, w2, "feed_forward.w2.weight", D_DIM, D_FFN),
 	VECTOR(block, ffn_norm2, "ffn_norm2.weight", D_DIM),
 };
@@ -61,11 +70,11 @@ static const struct load_entry modulation_table[] = {
 static const struct load_entry ends_table[] = {
 	MATRIX(ends, x_embed, "all_x_embedder.2-1.weight", D_DIM, D_PATCH),
 	VECTOR(ends, x_embed_bias, "all_x_embedder.2-1.bias", D_DIM),
-	{ offsetof(struct ends, x_pad), LOAD_ROW, D_ONE, { { "x_pad_token", D_DIM } }, false },
+	{ offsetof(struct ends, x_pad), LOAD_ROW, D_ONE, { { "x_pad_token", D_DIM } } },
 	VECTOR(ends, caption_norm, "cap_embedder.0.weight", D_CAPTION),
 	MATRIX(ends, caption_embed, "cap_embedder.1.weight", D_DIM, D_CAPTION),
 	VECTOR(ends, caption_embed_bias, "cap_embedder.1.bias", D_DIM),
-	{ offsetof(struct ends, caption_pad), LOAD_ROW, D_ONE, { { "cap_pad_token", D_DIM } }, false },
+	{ offsetof(struct ends, caption_pad), LOAD_ROW, D_ONE, { { "cap_pad_token", D_DIM } } },
 	MATRIX(ends, time1, "t_embedder.mlp.0.weight", D_TIME_HIDDEN, D_FREQUENCIES),
 	VECTOR(ends, time1_bias, "t_embedder.mlp.0.bias", D_TIME_HIDDEN),
 	MATRIX(ends, time2, "t_embedder.mlp.2.weight", D_TIME, D_TIME_HIDDEN),

@@ -326,17 +326,6 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	}
 }
 
-static void op_readlink(fuse_req_t req, fuse_ino_t ino)
-{
-	struct daemon *d = fuse_req_userdata(req);
-	struct inode *i = inodes_find(d->inodes, ino);
-
-	if (view_is_link(i))
-		fuse_reply_readlink(req, ((struct link *)i)->target);
-	else
-		fuse_reply_err(req, EINVAL);
-}
-
 /* ---- opening ---- */
 
 struct opening {
@@ -687,7 +676,7 @@ fuse_ino_t images_root(const struct images *all)
 const struct fuse_lowlevel_ops images_ops = {
 	.lookup = op_lookup,
 	.getattr = op_getattr,
-	.readlink = op_readlink,
+	.readlink = view_readlink,
 	.open = op_open,
 	.read = op_read,
 	.release = op_release,

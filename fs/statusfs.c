@@ -360,17 +360,6 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		unlook(req, entry.ino);
 }
 
-static void op_readlink(fuse_req_t req, fuse_ino_t ino)
-{
-	struct daemon *d = fuse_req_userdata(req);
-	struct inode *i = inodes_find(d->inodes, ino);
-
-	if (view_is_link(i))
-		fuse_reply_readlink(req, ((struct link *)i)->target);
-	else
-		fuse_reply_err(req, EINVAL);
-}
-
 /* ---- open files ---- */
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -517,7 +506,7 @@ const struct fuse_lowlevel_ops statusfs_ops = {
 	.lookup = op_lookup,
 	.getattr = op_getattr,
 	.setattr = op_setattr,
-	.readlink = op_readlink,
+	.readlink = view_readlink,
 	.open = op_open,
 	.read = op_read,
 	.write = op_write,

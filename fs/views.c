@@ -289,3 +289,14 @@ void view_child_fini(struct child *c)
 	resolved_put(c->resolved);
 	c->resolved = NULL;
 }
+
+void view_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct daemon *d = fuse_req_userdata(req);
+	struct inode *i = inodes_find(d->inodes, ino);
+
+	if (view_is_link(i))
+		fuse_reply_readlink(req, ((struct link *)i)->target);
+	else
+		fuse_reply_err(req, EINVAL);
+}

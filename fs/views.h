@@ -65,6 +65,9 @@ int view_enter_link(
 
 bool view_is_link(const struct inode *i);
 
+/* The readlink operation of both views. */
+void view_readlink(fuse_req_t req, fuse_ino_t ino);
+
 /* For listing_folder.show, with the folder as context: the name here of the entry `name` of the folder below. */
 bool view_show(const void *folder, int fd, const char *name, unsigned char type, char out[NAME_MAX + 1]);
 

@@ -30,8 +30,7 @@ static void join(char out[PATH_MAX], const char *folder, const char *name)
 	}
 }
 
-/* ---- the model folder ----------------------------------------------------------------------------------------------
- */
+/* ---- the model folder ---- */
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *walk)
 {
@@ -132,8 +131,7 @@ static bool assemble(const char *base, json_t *replacements)
 	return true;
 }
 
-/* ---- judging -------------------------------------------------------------------------------------------------------
- */
+/* ---- judging ---- */
 
 /* Whether the text holds all (or any) of the words, whatever their case. */
 static bool holds(const char *text, const json_t *words, bool all)

@@ -27,8 +27,7 @@ struct file {
 
 static char scratch[] = "/tmp/promptfs-parity-XXXXXX";
 
-/* ---- files ---------------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 static bool file_open(const char *path, struct file *f)
 {
@@ -59,8 +58,7 @@ static const struct stored_tensor *find(const struct file *f, const char *name)
 	return NULL;
 }
 
-/* ---- comparing -----------------------------------------------------------------------------------------------------
- */
+/* ---- comparing ---- */
 
 static double float_at(const struct stored_tensor *t, int64_t i)
 {
@@ -150,8 +148,7 @@ static void compare(const json_t *golden, bool bf16, const char *wanted, const c
 	file_close(&got);
 }
 
-/* ---- running -------------------------------------------------------------------------------------------------------
- */
+/* ---- running ---- */
 
 enum { ARGS_MAX = 64, TEXT_MAX = 8192 };
 
