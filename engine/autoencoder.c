@@ -42,38 +42,21 @@ struct quant {
 
 enum { D_ONE, D_IN, D_OUT, D_LATENT, D_RGB, D_COUNT };
 
-#define VECTOR(type, member, name, rows)                                                                               \
-	{                                                                                                              \
-		offsetof(struct type, member), LOAD_VECTOR, D_ONE,                                                     \
-		{                                                                                                      \
-			{                                                                                              \
-				name, rows                                                                             \
-			}                                                                                              \
-		}                                                                                                      \
-	}
-#define MATRIX(type, member, kind, name, rows, columns)                                                                \
-	{                                                                                                              \
-		offsetof(struct type, member), kind, columns,                                                          \
-		{                                                                                                      \
-			{                                                                                              \
-				name, rows                                                                             \
-			}                                                                                              \
-		}                                                                                                      \
-	}
+#define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 
 static const struct load_entry resnet_table[] = {
 	VECTOR(resnet, norm1_weight, "norm1.weight", D_IN),
 	VECTOR(resnet, norm1_bias, "norm1.bias", D_IN),
-	MATRIX(resnet, conv1, LOAD_CONV_3, "conv1.weight", D_OUT, D_IN),
+	LOAD_ONE(resnet, conv1, LOAD_CONV_3, "conv1.weight", D_OUT, D_IN),
 	VECTOR(resnet, conv1_bias, "conv1.bias", D_OUT),
 	VECTOR(resnet, norm2_weight, "norm2.weight", D_OUT),
 	VECTOR(resnet, norm2_bias, "norm2.bias", D_OUT),
-	MATRIX(resnet, conv2, LOAD_CONV_3, "conv2.weight", D_OUT, D_OUT),
+	LOAD_ONE(resnet, conv2, LOAD_CONV_3, "conv2.weight", D_OUT, D_OUT),
 	VECTOR(resnet, conv2_bias, "conv2.bias", D_OUT),
 };
 
 static const struct load_entry shortcut_table[] = {
-	MATRIX(resnet, shortcut, LOAD_CONV_1, "conv_shortcut.weight", D_OUT, D_IN),
+	LOAD_ONE(resnet, shortcut, LOAD_CONV_1, "conv_shortcut.weight", D_OUT, D_IN),
 	VECTOR(resnet, shortcut_bias, "conv_shortcut.bias", D_OUT),
 };
 
@@ -81,13 +64,13 @@ static const struct load_entry shortcut_table[] = {
 	{                                                                                                              \
 		VECTOR(mid_attention, norm_weight, "group_norm.weight", D_OUT),                                        \
 			VECTOR(mid_attention, norm_bias, "group_norm.bias", D_OUT),                                    \
-			MATRIX(mid_attention, q, LOAD_LINEAR_1X1, q_name ".weight", D_OUT, D_OUT),                     \
+			LOAD_ONE(mid_attention, q, LOAD_LINEAR_1X1, q_name ".weight", D_OUT, D_OUT),                   \
 			VECTOR(mid_attention, q_bias, q_name ".bias", D_OUT),                                          \
-			MATRIX(mid_attention, k, LOAD_LINEAR_1X1, k_name ".weight", D_OUT, D_OUT),                     \
+			LOAD_ONE(mid_attention, k, LOAD_LINEAR_1X1, k_name ".weight", D_OUT, D_OUT),                   \
 			VECTOR(mid_attention, k_bias, k_name ".bias", D_OUT),                                          \
-			MATRIX(mid_attention, v, LOAD_LINEAR_1X1, v_name ".weight", D_OUT, D_OUT),                     \
+			LOAD_ONE(mid_attention, v, LOAD_LINEAR_1X1, v_name ".weight", D_OUT, D_OUT),                   \
 			VECTOR(mid_attention, v_bias, v_name ".bias", D_OUT),                                          \
-			MATRIX(mid_attention, out, LOAD_LINEAR_1X1, out_name ".weight", D_OUT, D_OUT),                 \
+			LOAD_ONE(mid_attention, out, LOAD_LINEAR_1X1, out_name ".weight", D_OUT, D_OUT),               \
 			VECTOR(mid_attention, out_bias, out_name ".bias", D_OUT),                                      \
 	}
 
@@ -96,21 +79,21 @@ static const struct load_entry attention_table[] = ATTENTION("to_q", "to_k", "to
 static const struct load_entry old_attention_table[] = ATTENTION("query", "key", "value", "proj_attn");
 
 static const struct load_entry upsampler_table[] = {
-	MATRIX(upsampler, conv, LOAD_CONV_3, "conv.weight", D_OUT, D_OUT),
+	LOAD_ONE(upsampler, conv, LOAD_CONV_3, "conv.weight", D_OUT, D_OUT),
 	VECTOR(upsampler, conv_bias, "conv.bias", D_OUT),
 };
 
 static const struct load_entry ends_table[] = {
-	MATRIX(ends, conv_in, LOAD_CONV_3, "decoder.conv_in.weight", D_IN, D_LATENT),
+	LOAD_ONE(ends, conv_in, LOAD_CONV_3, "decoder.conv_in.weight", D_IN, D_LATENT),
 	VECTOR(ends, conv_in_bias, "decoder.conv_in.bias", D_IN),
 	VECTOR(ends, norm_weight, "decoder.conv_norm_out.weight", D_OUT),
 	VECTOR(ends, norm_bias, "decoder.conv_norm_out.bias", D_OUT),
-	MATRIX(ends, conv_out, LOAD_CONV_3, "decoder.conv_out.weight", D_RGB, D_OUT),
+	LOAD_ONE(ends, conv_out, LOAD_CONV_3, "decoder.conv_out.weight", D_RGB, D_OUT),
 	VECTOR(ends, conv_out_bias, "decoder.conv_out.bias", D_RGB),
 };
 
 static const struct load_entry quant_table[] = {
-	MATRIX(quant, conv, LOAD_CONV_1, "post_quant_conv.weight", D_LATENT, D_LATENT),
+	LOAD_ONE(quant, conv, LOAD_CONV_1, "post_quant_conv.weight", D_LATENT, D_LATENT),
 	VECTOR(quant, conv_bias, "post_quant_conv.bias", D_LATENT),
 };
 

@@ -38,6 +38,11 @@ struct load_entry {
 	} part[LOAD_PARTS];
 };
 
+/* An entry of one tensor. */
+/* clang-format off */
+#define LOAD_ONE(type, member, kind, name, rows, columns) { offsetof(struct type, member), kind, columns, { { name, rows } } }
+/* clang-format on */
+
 #define LOAD_COUNT(table) ((int)(sizeof(table) / sizeof((table)[0])))
 
 struct loader {

@@ -27,24 +27,8 @@ struct ends {
 
 enum { D_ONE, D_DIM, D_FFN, D_HEAD, D_TIME, D_TIME_HIDDEN, D_FREQUENCIES, D_MODULATION, D_PATCH, D_CAPTION, D_COUNT };
 
-#define VECTOR(type, member, name, rows)                                                                               \
-	{                                                                                                              \
-		offsetof(struct type, member), LOAD_VECTOR, D_ONE,                                                     \
-		{                                                                                                      \
-			{                                                                                              \
-				name, rows                                                                             \
-			}                                                                                              \
-		}                                                                                                      \
-	}
-#define MATRIX(type, member, name, rows, columns)                                                                      \
-	{                                                                                                              \
-		offsetof(struct type, member), LOAD_LINEAR, columns,                                                   \
-		{                                                                                                      \
-			{                                                                                              \
-				name, rows                                                                             \
-			}                                                                                              \
-		}                                                                                                      \
-	}
+#define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
+#define MATRIX(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_LINEAR, name, rows, columns)
 
 static const struct load_entry block_table[] = {
 	VECTOR(block, norm1, "attention_norm1.weight", D_DIM),
