@@ -162,12 +162,10 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return STATUS_OK;
 }
 
-enum status autoencoder_config_read(const char *dir, struct autoencoder_config *out)
+enum status autoencoder_config_read(const char *path, struct autoencoder_config *out)
 {
-	char path[4096];
 	struct autoencoder_config c = { 0 };
 
-	snprintf(path, sizeof path, "%s/config.json", dir);
 	TRY(json_read_with(path, read_config, &c));
 	*out = c;
 	return STATUS_OK;
@@ -228,14 +226,14 @@ static enum status load_up_block(struct autoencoder *a, int block)
 	return load_table(&loader, prefix, upsampler_table, LOAD_COUNT(upsampler_table), &a->upsamplers[block]);
 }
 
-static enum status load_all(struct autoencoder *a, const char *dir)
+static enum status load_all(struct autoencoder *a, const struct component *from)
 {
 	const struct autoencoder_config *c = &a->config;
 	int64_t dims[D_COUNT];
 	struct loader loader = { a->k, NULL, dims };
 
-	TRY(autoencoder_config_read(dir, &a->config));
-	TRY(weights_open(dir, &a->weights));
+	TRY(autoencoder_config_read(from->config, &a->config));
+	TRY(weights_open_component(from, &a->weights));
 	loader.weights = a->weights;
 	dims[D_ONE] = 1;
 	dims[D_IN] = c->channels[c->n_blocks - 1];
@@ -254,7 +252,7 @@ static enum status load_all(struct autoencoder *a, const char *dir)
 	return STATUS_OK;
 }
 
-enum status autoencoder_open(struct kernels *k, const char *dir, struct autoencoder **out)
+enum status autoencoder_open(struct kernels *k, const struct component *c, struct autoencoder **out)
 {
 	struct autoencoder *a = calloc(1, sizeof *a);
 	enum status status;
@@ -262,7 +260,7 @@ enum status autoencoder_open(struct kernels *k, const char *dir, struct autoenco
 	if (!a)
 		return status_fail(STATUS_NO_MEMORY, "no memory for the autoencoder");
 	a->k = k;
-	status = load_all(a, dir);
+	status = load_all(a, c);
 	weights_close(a->weights); /* everything is packed */
 	a->weights = NULL;
 	if (status != STATUS_OK) {

@@ -6,6 +6,7 @@
 #ifndef PROMPTFS_ENGINE_AUTOENCODER_H
 #define PROMPTFS_ENGINE_AUTOENCODER_H
 
+#include "engine/component.h"
 #include "kernels/kernels.h"
 
 enum { AUTOENCODER_BLOCKS_MAX = 8 };
@@ -19,11 +20,11 @@ struct autoencoder_config {
 	int64_t sample_size;                 /* side of the pictures it was trained for */
 };
 
-/* dir: the component's folder, with its config.json. */
-enum status autoencoder_config_read(const char *dir, struct autoencoder_config *out);
+/* path: its config.json. */
+enum status autoencoder_config_read(const char *path, struct autoencoder_config *out);
 
 struct autoencoder;
-enum status autoencoder_open(struct kernels *k, const char *dir, struct autoencoder **out); /* the decoder alone */
+enum status autoencoder_open(struct kernels *k, const struct component *c, struct autoencoder **out); /* the decoder alone */
 void autoencoder_close(struct autoencoder *a);                                              /* NULL is allowed */
 
 /* latents [channels, h, w] F32; *picture [h * f, w * f, 3] F32 is taken from the arena. */

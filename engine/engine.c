@@ -92,14 +92,36 @@ enum dtype engine_dtype(const struct engine *e)
 	return kernels_dtype(e->k);
 }
 
-static enum status need_model(struct engine *e, const struct model *m)
+/* Set: transformer_file=PATH and the like: that component comes from a file of its own. */
+static enum status apply_files(const struct recipe *r, struct model *m)
 {
-	if (e->model.family == m->family && strcmp(e->model.path, m->path) == 0 &&
-		strcmp(e->model.identity, m->identity) == 0)
+	static const char suffix[] = "_file";
+
+	for (int i = 0; i < r->n_sets; i++) {
+		const char *name = r->sets[i].name;
+		size_t len = strlen(name), tail = sizeof suffix - 1;
+		char component[32];
+
+		if (len <= tail || len - tail >= sizeof component || strcmp(name + len - tail, suffix) != 0)
+			continue;
+		snprintf(component, sizeof component, "%.*s", (int)(len - tail), name);
+		TRY(model_set_override(m, component, r->sets[i].value));
+	}
+	return STATUS_OK;
+}
+
+static enum status need_model(struct engine *e, const struct engine_job *job)
+{
+	struct model m = *job->model;
+
+	TRY(apply_files(job->recipe, &m));
+	if (e->model.family == m.family && strcmp(e->model.path, m.path) == 0 &&
+		strcmp(e->model.identity, m.identity) == 0 &&
+		memcmp(e->model.override, m.override, sizeof m.override) == 0)
 		return STATUS_OK;
 	engine_unload(e);
-	TRY(m->family->open(m, e->k, &e->memory, &e->state));
-	e->model = *m;
+	TRY(m.family->open(&m, e->k, &e->memory, &e->state));
+	e->model = m;
 	return STATUS_OK;
 }
 
@@ -211,7 +233,7 @@ static enum status paint(struct engine *e, struct run *run, struct progress *p, 
 	struct tensor latents, picture;
 	int64_t shape[3];
 
-	TRY(need_model(e, p->job->model));
+	TRY(need_model(e, p->job));
 	TRY(begin(p, STAGE_TEXT, 0));
 	TRY(family->encode(e->state, run));
 	TRY(family->schedule(e->state, run->recipe, &schedule));

@@ -37,11 +37,15 @@ struct family {
 	const char *pipeline; /* _class_name in model_index.json: "ZImagePipeline" */
 
 	/* Pure, without weights.  describe fills defaults, size_multiple and size_max of a model whose path is set.
-	 * resolve checks and completes a recipe (sizes, sampler, sets).  guidance_from_cfg converts A1111's CFG scale.
+	 * round_size (may be NULL) brings a size to one that the family makes, where its pipeline does so itself.
+	 * resolve checks and completes a recipe (sizes, sampler, sets).  apply_cfg writes A1111's CFG scale into the
+	 * recipe, apply_distilled_cfg its Distilled CFG Scale (NULL: the family has none).
 	 */
 	enum status (*describe)(struct model *m);
 	enum status (*resolve)(const struct model *m, struct recipe *r);
-	double (*guidance_from_cfg)(double cfg);
+	void (*round_size)(const struct model *m, int *width, int *height);
+	enum status (*apply_cfg)(const struct model *m, struct recipe *r, double cfg);
+	enum status (*apply_distilled_cfg)(const struct model *m, struct recipe *r, double cfg);
 
 	/* The opened model; parts are loaded when they are first needed. */
 	enum status (*open)(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state);

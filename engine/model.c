@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "engine/bytes.h"
+#include "engine/component.h"
 #include "engine/family.h"
 #include "engine/json.h"
 
@@ -180,6 +181,45 @@ enum status model_open(const char *path, const char *name, struct model *out)
 	TRY(m.family->describe(&m));
 	TRY(identify(&m));
 	*out = m;
+	return STATUS_OK;
+}
+
+/* ---- components -------------------------------------------------------------------------------------------------- */
+
+enum status model_set_override(struct model *m, const char *component, const char *path)
+{
+	for (int i = 0; i < MODEL_OVERRIDES_MAX; i++) {
+		struct model_override *o = &m->override[i];
+
+		if (o->path[0] && strcmp(o->component, component) != 0)
+			continue;
+		if (!realpath(path, o->path)) {
+			o->path[0] = 0;
+			return status_fail(STATUS_NO_MODEL, "%s: %s", path, strerror(errno));
+		}
+		snprintf(o->component, sizeof o->component, "%s", component);
+		return STATUS_OK;
+	}
+	return status_fail(STATUS_INVALID, "%s: at most %d parts of a model may come from files of their own", path,
+		MODEL_OVERRIDES_MAX);
+}
+
+enum status model_component(const struct model *m, const char *name, struct component *out)
+{
+	const char *from = NULL;
+	int config, weights;
+
+	for (int i = 0; i < MODEL_OVERRIDES_MAX; i++)
+		if (m->override[i].path[0] && strcmp(m->override[i].component, name) == 0)
+			from = m->override[i].path;
+	snprintf(out->name, sizeof out->name, "%s", name);
+	config = snprintf(out->config, sizeof out->config, "%s/%s/config.json", m->path, name);
+	if (from)
+		weights = snprintf(out->weights, sizeof out->weights, "%s", from);
+	else
+		weights = snprintf(out->weights, sizeof out->weights, "%s/%s", m->path, name);
+	if (config >= (int)sizeof out->config || weights >= (int)sizeof out->weights)
+		return status_fail(STATUS_INVALID, "%s: the path is too long", m->path);
 	return STATUS_OK;
 }
 

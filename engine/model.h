@@ -20,6 +20,13 @@ struct model_defaults {
 	double guidance;
 };
 
+/* A component whose weights come from a file of its own instead of the model's folder. */
+enum { MODEL_OVERRIDES_MAX = 2 };
+struct model_override {
+	char component[32];
+	char path[PATH_MAX];
+};
+
 struct model {
 	char name[64];       /* as prompts say it; from the configuration, else the folder's name */
 	char path[PATH_MAX]; /* absolute */
@@ -29,7 +36,8 @@ struct model {
 	int size_max;                      /* of each side */
 	uint64_t file_bytes;               /* all files that belong to it */
 	char identity[MODEL_HASH_LEN + 1]; /* of the files' (device, inode, size, mtime, ctime): known at once */
-	char hash[MODEL_HASH_LEN + 1];     /* of the files' content; "" until model_hash_files */
+	struct model_override override[MODEL_OVERRIDES_MAX]; /* path "": none */
+	char hash[MODEL_HASH_LEN + 1];                       /* of the files' content; "" until model_hash_files */
 };
 
 /* Reads model_index.json and the configurations.  name may be NULL.  STATUS_NO_MODEL, STATUS_CORRUPT,
@@ -39,5 +47,8 @@ enum status model_open(const char *path, const char *name, struct model *out);
 /* XXH3-128 of the content of every file that belongs to the model, in order of path; lower-case hex.  Reads everything:
  * seconds for a large model.  Links to a folder of the same content give the same hash. */
 enum status model_hash_files(const char *path, char hash[MODEL_HASH_LEN + 1]);
+
+/* The file that gives the weights of a component; STATUS_INVALID when there are too many. */
+enum status model_set_override(struct model *m, const char *component, const char *path);
 
 #endif

@@ -92,12 +92,10 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return STATUS_OK;
 }
 
-enum status qwen3_config_read(const char *dir, struct qwen3_config *out)
+enum status qwen3_config_read(const char *path, struct qwen3_config *out)
 {
-	char path[4096];
 	struct qwen3_config c = { 0 };
 
-	snprintf(path, sizeof path, "%s/config.json", dir);
 	TRY(json_read_with(path, read_config, &c));
 	*out = c;
 	return STATUS_OK;
@@ -124,19 +122,19 @@ static enum status load_layers(struct qwen3 *q)
 	return STATUS_OK;
 }
 
-static enum status open_weights(struct qwen3 *q, const char *dir)
+static enum status open_weights(struct qwen3 *q, const struct component *c)
 {
 	char name[64];
 
-	TRY(qwen3_config_read(dir, &q->config));
-	TRY(weights_open(dir, &q->weights));
+	TRY(qwen3_config_read(c->config, &q->config));
+	TRY(weights_open_component(c, &q->weights));
 	q->prefix = weights_has(q->weights, "embed_tokens.weight") ? "" : "model.";
 	snprintf(name, sizeof name, "%sembed_tokens.weight", q->prefix);
 	TRY(weights_find(q->weights, name, 2, (int64_t[]){ q->config.vocab, q->config.hidden }, &q->table));
 	snprintf(name, sizeof name, "%slayers.%lld.self_attn.q_proj.weight", q->prefix, (long long)q->config.layers);
 	if (weights_has(q->weights, name))
 		return status_fail(STATUS_CORRUPT, "%s: num_hidden_layers is %lld, but the weights have more layers",
-			dir, (long long)q->config.layers);
+			c->weights, (long long)q->config.layers);
 	q->n_layers = q->config.layers - 1;
 	q->layers = calloc((size_t)q->n_layers, sizeof *q->layers);
 	if (!q->layers)
@@ -144,7 +142,7 @@ static enum status open_weights(struct qwen3 *q, const char *dir)
 	return load_layers(q);
 }
 
-enum status qwen3_open(struct kernels *k, const char *dir, struct qwen3 **out)
+enum status qwen3_open(struct kernels *k, const struct component *c, struct qwen3 **out)
 {
 	struct qwen3 *q = calloc(1, sizeof *q);
 	enum status status;
@@ -152,7 +150,7 @@ enum status qwen3_open(struct kernels *k, const char *dir, struct qwen3 **out)
 	if (!q)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a text encoder");
 	q->k = k;
-	status = open_weights(q, dir);
+	status = open_weights(q, c);
 	if (status != STATUS_OK) {
 		qwen3_close(q);
 		return status;

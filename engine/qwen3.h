@@ -7,6 +7,7 @@
 #ifndef PROMPTFS_ENGINE_QWEN3_H
 #define PROMPTFS_ENGINE_QWEN3_H
 
+#include "engine/component.h"
 #include "kernels/kernels.h"
 
 struct qwen3_config {
@@ -14,11 +15,11 @@ struct qwen3_config {
 	double eps, rope_theta;
 };
 
-/* dir: the component's folder, with its config.json. */
-enum status qwen3_config_read(const char *dir, struct qwen3_config *out);
+/* path: its config.json. */
+enum status qwen3_config_read(const char *path, struct qwen3_config *out);
 
 struct qwen3;
-enum status qwen3_open(struct kernels *k, const char *dir, struct qwen3 **out);
+enum status qwen3_open(struct kernels *k, const struct component *c, struct qwen3 **out);
 void qwen3_close(struct qwen3 *q); /* NULL is allowed */
 
 int64_t qwen3_hidden(const struct qwen3 *q);

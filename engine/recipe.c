@@ -48,6 +48,8 @@ static enum status resolve_size(const struct recipe_fields *f, const struct mode
 			(long long)width, (long long)height, m->name, m->size_max);
 	r->width = (int)width;
 	r->height = (int)height;
+	if (m->family && m->family->round_size)
+		m->family->round_size(m, &r->width, &r->height);
 	return STATUS_OK;
 }
 
@@ -68,18 +70,25 @@ static enum status resolve_numbers(const struct recipe_fields *f, const struct m
 
 static enum status resolve_guidance(const struct recipe_fields *f, const struct model *m, struct recipe *r)
 {
-	double guidance = m->defaults.guidance;
+	const struct family *family = m->family;
+	bool distilled = family && family->apply_distilled_cfg;
 
-	if (f->has_distilled_cfg)
+	if (f->has_distilled_cfg && !distilled)
 		return status_fail(
 			STATUS_INVALID, "Distilled CFG Scale: model %s has none; use Guidance or CFG scale", m->name);
-	if (f->has_guidance && f->has_cfg)
+	if (f->has_guidance && f->has_distilled_cfg)
+		return status_fail(
+			STATUS_INVALID, "Guidance and Distilled CFG Scale say the same thing; give one of them");
+	if (f->has_guidance && f->has_cfg && !distilled)
 		return status_fail(STATUS_INVALID, "Guidance and CFG scale say the same thing; give one of them");
-	if (f->has_guidance)
-		guidance = f->guidance;
+	r->guidance = f->has_guidance ? f->guidance : m->defaults.guidance;
+	if (f->has_cfg && family && family->apply_cfg)
+		TRY(family->apply_cfg(m, r, f->cfg));
 	else if (f->has_cfg)
-		guidance = m->family && m->family->guidance_from_cfg ? m->family->guidance_from_cfg(f->cfg) : f->cfg;
-	r->guidance = guidance == 0 ? 0 : guidance; /* never -0 */
+		r->guidance = f->cfg;
+	if (f->has_distilled_cfg)
+		TRY(family->apply_distilled_cfg(m, r, f->distilled_cfg));
+	r->guidance = r->guidance == 0 ? 0 : r->guidance; /* never -0 */
 	return STATUS_OK;
 }
 
@@ -160,9 +169,9 @@ static enum status resolve_all(const struct recipe_fields *f, const struct model
 	TRY(resolve_texts(f, r));
 	TRY(resolve_size(f, m, r));
 	TRY(resolve_numbers(f, m, r));
-	TRY(resolve_guidance(f, m, r));
 	TRY(resolve_sampler(f, r));
 	TRY(resolve_lists(f, r));
+	TRY(resolve_guidance(f, m, r)); /* may add a set */
 	return m->family ? m->family->resolve(m, r) : STATUS_OK;
 }
 
@@ -197,6 +206,22 @@ void recipe_size(const struct recipe_fields *f, const struct model *model, int *
 		right = r.width % model->size_multiple == 0 && r.height % model->size_multiple == 0;
 	*width = right ? r.width : model->defaults.width;
 	*height = right ? r.height : model->defaults.height;
+}
+
+enum status recipe_add_set(struct recipe *r, const char *name, const char *value)
+{
+	struct recipe_fields lists = { .n_sets = r->n_sets, .sets = r->sets };
+	enum status status;
+
+	for (int i = 0; i < r->n_sets; i++)
+		if (strcmp(r->sets[i].name, name) == 0)
+			return status_fail(STATUS_INVALID, "Set: %s= is given twice, once under another name", name);
+	status = recipe_fields_set(&lists, name, value);
+	r->n_sets = lists.n_sets;
+	r->sets = lists.sets;
+	if (status == STATUS_OK)
+		qsort(r->sets, (size_t)r->n_sets, sizeof *r->sets, compare_sets);
+	return status;
 }
 
 int64_t recipe_set_int(const struct recipe *r, const char *name, int64_t fallback)

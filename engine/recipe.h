@@ -78,6 +78,9 @@ void recipe_free(struct recipe *r);
 /* Width and height alone, for stat; the model's defaults when the fields' are wrong. */
 void recipe_size(const struct recipe_fields *f, const struct model *model, int *width, int *height);
 
+/* For families, while resolving: one more set.  STATUS_INVALID when the recipe has it already. */
+enum status recipe_add_set(struct recipe *r, const char *name, const char *value);
+
 /* The value of a set as an integer; fallback where it is not set. */
 int64_t recipe_set_int(const struct recipe *r, const char *name, int64_t fallback);
 

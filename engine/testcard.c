@@ -81,9 +81,10 @@ static enum status card_resolve(const struct model *m, struct recipe *r)
 	return STATUS_OK;
 }
 
-static double card_guidance_from_cfg(double cfg)
+static enum status card_apply_cfg(const struct model *m, struct recipe *r, double cfg)
 {
-	return cfg - 1;
+	r->guidance = cfg - 1;
+	return STATUS_OK;
 }
 
 static enum status card_open(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
@@ -202,7 +203,7 @@ const struct family testcard_family = {
 	.pipeline = "PromptfsTestCard",
 	.describe = card_describe,
 	.resolve = card_resolve,
-	.guidance_from_cfg = card_guidance_from_cfg,
+	.apply_cfg = card_apply_cfg,
 	.open = card_open,
 	.close = free,
 	.encode = card_encode,

@@ -450,6 +450,15 @@ enum status weights_open(const char *dir, struct weights **out)
 	return refuse_folder(dir);
 }
 
+enum status weights_open_component(const struct component *c, struct weights **out)
+{
+	struct stat st;
+
+	if (stat(c->weights, &st) == 0 && S_ISREG(st.st_mode))
+		return weights_open_file(c->weights, out);
+	return weights_open(c->weights, out);
+}
+
 void weights_close(struct weights *w)
 {
 	if (!w)

@@ -17,6 +17,7 @@
 
 #include <stdbool.h>
 
+#include "engine/component.h"
 #include "kernels/kernels.h"
 
 struct weights;
@@ -26,7 +27,8 @@ struct weights;
  * GGUF says what is wrong with it, a good one and every pickle that this version does not read them. */
 enum status weights_open(const char *dir, struct weights **out);
 enum status weights_open_file(const char *path, struct weights **out); /* one safetensors file of any name */
-void weights_close(struct weights *w);                                 /* NULL is allowed; views die */
+enum status weights_open_component(const struct component *c, struct weights **out); /* wherever they are */
+void weights_close(struct weights *w);                                               /* NULL is allowed; views die */
 
 /* The view of tensor `name`, which must have this shape and a floating dtype (F32, BF16, F16).  rank 0: any shape. */
 enum status weights_find(const struct weights *w, const char *name, int rank, const int64_t *dim, struct tensor *out);

@@ -6,8 +6,6 @@
  * the empty one through the chat frame; the prompt is cut at max_sequence_length tokens, frame included; the latents
  * are drawn and stepped in float32.
  *
- * Memory: text encoder, transformer and autoencoder stay loaded when they fit the budget together; else text encoder
- * and transformer take turns (the autoencoder is small and stays beside the transformer).
  */
 #include <math.h>
 #include <stdio.h>
@@ -17,8 +15,10 @@
 
 #include "engine/autoencoder.h"
 #include "engine/family.h"
+#include "engine/parts.h"
 #include "engine/png.h"
 #include "engine/qwen3.h"
+#include "engine/settings.h"
 #include "engine/tokenizer.h"
 #include "engine/weights.h"
 #include "engine/zimage_transformer.h"
@@ -29,14 +29,12 @@ enum { POSITIVE, NEGATIVE };
 
 struct zimage {
 	struct kernels *k;
-	char path[PATH_MAX];
-	bool together; /* all parts fit the budget at once */
+	struct parts *parts;
 	int64_t latent_channels, pixels_per_latent;
 	struct flow_config flow;
 	struct tokenizer *tokenizer;
-	struct qwen3 *text; /* NULL while not loaded */
+	struct qwen3 *text; /* borrowed from parts, as the next */
 	struct zimage_transformer *transformer;
-	struct autoencoder *vae;
 	struct zimage_caption caption[2];    /* of the job under way */
 	struct zimage_modulation modulation; /* of steps modulation_first and the following */
 	int modulation_first, modulation_count;
@@ -59,16 +57,17 @@ static int smaller(int64_t a, int64_t b)
 static enum status zimage_describe(struct model *m)
 {
 	char path[PATH_MAX + 64];
+	struct component part;
 	struct zimage_config transformer;
 	struct autoencoder_config vae;
 	struct flow_config flow;
 	bool turbo;
 	int side;
 
-	join(path, sizeof path, m->path, "transformer");
-	TRY(zimage_config_read(path, &transformer));
-	join(path, sizeof path, m->path, "vae");
-	TRY(autoencoder_config_read(path, &vae));
+	TRY(model_component(m, "transformer", &part));
+	TRY(zimage_config_read(part.config, &transformer));
+	TRY(model_component(m, "vae", &part));
+	TRY(autoencoder_config_read(part.config, &vae));
 	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
 	TRY(flow_config_read(path, &flow));
 	turbo = flow.shift <= 3;
@@ -90,51 +89,13 @@ static enum status check_side(const struct model *m, const char *what, int side)
 		m->name, m->size_multiple, m->size_max, m->size_multiple);
 }
 
-/* The arguments of the pipeline that `Set:` may give, with their allowed range. */
-static const struct {
-	const char *name;
-	bool integer;
-	double low, high;
-} settings[] = {
-	{ "cfg_normalization", false, 0, 1e6 },
-	{ "cfg_truncation", false, 0, 1e6 },
-	{ "image_index", true, 0, 63 },
-	{ "max_sequence_length", true, 1, 1000 },
-	{ "num_images_per_prompt", true, 1, 64 },
+static const struct setting settings[] = {
+	{ "cfg_normalization", SETTING_NUMBER, 0, 1e6 },
+	{ "cfg_truncation", SETTING_NUMBER, 0, 1e6 },
+	{ "max_sequence_length", SETTING_INT, 1, 1000 },
+	{ "transformer_file", SETTING_FILE, 0, 0 },
+	{ "vae_file", SETTING_FILE, 0, 0 },
 };
-
-static enum status check_setting(const struct recipe_set *set)
-{
-	for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
-		char *end;
-		double value;
-
-		if (strcmp(settings[i].name, set->name) != 0)
-			continue;
-		if (!settings[i].integer &&
-			(strcasecmp(set->value, "true") == 0 || strcasecmp(set->value, "false") == 0))
-			return STATUS_OK;
-		value = strtod(set->value, &end);
-		if (end == set->value || *end || !(value >= settings[i].low && value <= settings[i].high) ||
-			(settings[i].integer && value != floor(value)))
-			return status_fail(STATUS_INVALID, "Set: %s=%s: must be %s from %g to %g", set->name,
-				set->value, settings[i].integer ? "an integer" : "a number", settings[i].low,
-				settings[i].high);
-		return STATUS_OK;
-	}
-	return status_fail(STATUS_INVALID,
-		"Set: %s is no argument of the Z-Image pipeline (there are cfg_normalization, "
-		"cfg_truncation, image_index, max_sequence_length, num_images_per_prompt)",
-		set->name);
-}
-
-static double setting(const struct recipe *r, const char *name, double fallback)
-{
-	for (int i = 0; i < r->n_sets; i++)
-		if (strcmp(r->sets[i].name, name) == 0)
-			return strcasecmp(r->sets[i].value, "true") == 0 ? 1 : strtod(r->sets[i].value, NULL);
-	return fallback;
-}
 
 static enum status zimage_resolve(const struct model *m, struct recipe *r)
 {
@@ -144,76 +105,54 @@ static enum status zimage_resolve(const struct model *m, struct recipe *r)
 		strcpy(r->sampler, "euler");
 	if (strcmp(r->sampler, "euler") != 0)
 		return status_fail(STATUS_INVALID, "Sampler: %s is not supported for Z-Image; use euler", r->sampler);
-	for (int i = 0; i < r->n_sets; i++)
-		TRY(check_setting(&r->sets[i]));
-	if (recipe_set_int(r, "image_index", 0) >= recipe_set_int(r, "num_images_per_prompt", 1))
-		return status_fail(
-			STATUS_INVALID, "Set: image_index counts from 0 and must be below num_images_per_prompt");
+	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Z-Image"));
 	if (r->n_loras > 0)
 		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
 	return STATUS_OK;
 }
 
-static double zimage_guidance_from_cfg(double cfg)
+static enum status zimage_apply_cfg(const struct model *m, struct recipe *r, double cfg)
 {
-	return cfg - 1;
+	r->guidance = cfg - 1;
+	return STATUS_OK;
 }
 
 /* ---- loading ---- */
 
-/* Bytes that a part's weights take once packed. */
-static enum status part_bytes(struct zimage *z, const char *part, uint64_t *bytes)
+PART_FUNCTIONS(qwen3)
+PART_FUNCTIONS(zimage_transformer)
+PART_FUNCTIONS(autoencoder)
+
+/* The autoencoder is small and stays beside the transformer. */
+enum { PART_TEXT, PART_TRANSFORMER, PART_VAE, PART_COUNT };
+static const struct part_kind part_kinds[PART_COUNT] = {
+	[PART_TEXT] = { "text_encoder", "text encoder", 0, part_open_qwen3, part_close_qwen3 },
+	[PART_TRANSFORMER] = { "transformer", "transformer", 1, part_open_zimage_transformer,
+		part_close_zimage_transformer },
+	[PART_VAE] = { "vae", "autoencoder", 1, part_open_autoencoder, part_close_autoencoder },
+};
+
+static enum status read_parts(struct zimage *z, const struct model *m)
 {
 	char path[PATH_MAX + 64];
-	struct weights *w;
-
-	join(path, sizeof path, z->path, part);
-	TRY(weights_open(path, &w));
-	*bytes = (uint64_t)weights_parameters(w) * dtype_size(kernels_dtype(z->k));
-	weights_close(w);
-	return STATUS_OK;
-}
-
-/* Decides whether the parts stay together, before anything is loaded. */
-static enum status plan_memory(struct zimage *z, uint64_t budget, uint64_t limit)
-{
-	uint64_t text, transformer, vae, most;
-
-	TRY(part_bytes(z, "text_encoder", &text));
-	TRY(part_bytes(z, "transformer", &transformer));
-	TRY(part_bytes(z, "vae", &vae));
-	most = text > transformer + vae ? text : transformer + vae;
-	if (most > limit)
-		return status_fail(STATUS_NO_MEMORY,
-			"%s does not fit: in %s its text encoder takes %.1f GB, its transformer %.1f GB "
-			"and its autoencoder %.1f GB; there are %.1f GB (a smaller --dtype or a higher memory limit "
-			"helps)",
-			z->path, dtype_name(kernels_dtype(z->k)), (double)text / 1e9, (double)transformer / 1e9,
-			(double)vae / 1e9, (double)limit / 1e9);
-	z->together = text + transformer + vae <= budget;
-	return STATUS_OK;
-}
-
-static enum status read_parts(struct zimage *z)
-{
-	char path[PATH_MAX + 64];
+	struct component part;
 	struct zimage_config transformer;
 	struct autoencoder_config vae;
 
-	join(path, sizeof path, z->path, "transformer");
-	TRY(zimage_config_read(path, &transformer));
-	join(path, sizeof path, z->path, "vae");
-	TRY(autoencoder_config_read(path, &vae));
+	TRY(model_component(m, "transformer", &part));
+	TRY(zimage_config_read(part.config, &transformer));
+	TRY(model_component(m, "vae", &part));
+	TRY(autoencoder_config_read(part.config, &vae));
 	if (transformer.channels != vae.latent_channels)
 		return status_fail(STATUS_CORRUPT,
 			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
 			"%lld: they do not belong together",
-			z->path, (long long)transformer.channels, (long long)vae.latent_channels);
+			m->path, (long long)transformer.channels, (long long)vae.latent_channels);
 	z->latent_channels = vae.latent_channels;
 	z->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
-	join(path, sizeof path, z->path, "scheduler/scheduler_config.json");
+	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
 	TRY(flow_config_read(path, &z->flow));
-	join(path, sizeof path, z->path, "tokenizer/tokenizer.json");
+	join(path, sizeof path, m->path, "tokenizer/tokenizer.json");
 	return tokenizer_open(path, &z->tokenizer);
 }
 
@@ -223,9 +162,7 @@ static void zimage_close(void *state)
 
 	if (!z)
 		return;
-	qwen3_close(z->text);
-	zimage_transformer_close(z->transformer);
-	autoencoder_close(z->vae);
+	parts_close(z->parts);
 	tokenizer_close(z->tokenizer);
 	free(z);
 }
@@ -239,10 +176,9 @@ static enum status zimage_open(
 	if (!z)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a model");
 	z->k = k;
-	snprintf(z->path, sizeof z->path, "%s", m->path);
-	status = read_parts(z);
+	status = read_parts(z, m);
 	if (status == STATUS_OK)
-		status = plan_memory(z, memory->resident, memory->limit);
+		status = parts_open(m, k, memory, part_kinds, PART_COUNT, &z->parts);
 	if (status != STATUS_OK) {
 		zimage_close(z);
 		return status;
@@ -253,52 +189,20 @@ static enum status zimage_open(
 
 static enum status need_text(struct zimage *z, struct run *run)
 {
-	char path[PATH_MAX + 64];
-	double start = run_clock();
-	enum status status;
+	void *text;
 
-	if (z->text)
-		return STATUS_OK;
-	if (!z->together) {
-		zimage_transformer_close(z->transformer);
-		z->transformer = NULL;
-	}
-	join(path, sizeof path, z->path, "text_encoder");
-	status = qwen3_open(z->k, path, &z->text);
-	run->load_seconds += run_clock() - start;
-	return status;
+	TRY(parts_need(z->parts, PART_TEXT, run, &text));
+	z->text = text;
+	return STATUS_OK;
 }
 
 static enum status need_transformer(struct zimage *z, struct run *run)
 {
-	char path[PATH_MAX + 64];
-	double start = run_clock();
-	enum status status;
+	void *transformer;
 
-	if (z->transformer)
-		return STATUS_OK;
-	if (!z->together) {
-		qwen3_close(z->text);
-		z->text = NULL;
-	}
-	join(path, sizeof path, z->path, "transformer");
-	status = zimage_transformer_open(z->k, path, &z->transformer);
-	run->load_seconds += run_clock() - start;
-	return status;
-}
-
-static enum status need_vae(struct zimage *z, struct run *run)
-{
-	char path[PATH_MAX + 64];
-	double start = run_clock();
-	enum status status;
-
-	if (z->vae)
-		return STATUS_OK;
-	join(path, sizeof path, z->path, "vae");
-	status = autoencoder_open(z->k, path, &z->vae);
-	run->load_seconds += run_clock() - start;
-	return status;
+	TRY(parts_need(z->parts, PART_TRANSFORMER, run, &transformer));
+	z->transformer = transformer;
+	return STATUS_OK;
 }
 
 /* ---- text ---- */
@@ -346,7 +250,7 @@ static enum status trace_padded(
 static enum status embed_ids(
 	struct zimage *z, struct run *run, const char *sign, const struct token_ids *ids, struct tensor *embeds)
 {
-	int64_t longest = (int64_t)setting(run->recipe, "max_sequence_length", TOKENS_DEFAULT);
+	int64_t longest = (int64_t)setting_number(run->recipe, "max_sequence_length", TOKENS_DEFAULT);
 	char name[64];
 
 	snprintf(name, sizeof name, "%sinput_ids.0", sign);
@@ -361,7 +265,8 @@ static enum status embed_prompt(struct zimage *z, struct run *run, int which, st
 	const struct recipe *r = run->recipe;
 	const char *prompt = which == POSITIVE ? r->prompt : r->negative ? r->negative : "";
 	struct token_ids ids = { 0 };
-	enum status status = tokenize(z, prompt, (int64_t)setting(r, "max_sequence_length", TOKENS_DEFAULT), &ids);
+	enum status status =
+		tokenize(z, prompt, (int64_t)setting_number(r, "max_sequence_length", TOKENS_DEFAULT), &ids);
 
 	if (status == STATUS_OK)
 		status = embed_ids(z, run, which == POSITIVE ? "" : "negative_", &ids, embeds);
@@ -456,7 +361,7 @@ static enum status l2_norm(struct kernels *k, struct tensor device, double *out)
 /* positive := positive + scale (positive - negative), its length limited when cfg_normalization asks for it. */
 static enum status guide(struct zimage *z, const struct recipe *r, struct tensor positive, struct tensor negative)
 {
-	double limit = setting(r, "cfg_normalization", 0), before = 0, after;
+	double limit = setting_number(r, "cfg_normalization", 0), before = 0, after;
 	float scale = (float)r->guidance;
 
 	if (limit > 0)
@@ -475,7 +380,7 @@ static enum status zimage_predict(
 {
 	struct zimage *z = state;
 	struct tensor negative;
-	double truncation = setting(run->recipe, "cfg_truncation", 1);
+	double truncation = setting_number(run->recipe, "cfg_truncation", 1);
 	size_t mark;
 	int64_t row;
 
@@ -498,9 +403,10 @@ static enum status zimage_predict(
 static enum status zimage_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
 {
 	struct zimage *z = state;
+	void *vae;
 
-	TRY(need_vae(z, run));
-	return autoencoder_decode(z->vae, run->arena, latents, picture);
+	TRY(parts_need(z->parts, PART_VAE, run, &vae));
+	return autoencoder_decode(vae, run->arena, latents, picture);
 }
 
 const struct family zimage_family = {
@@ -508,7 +414,7 @@ const struct family zimage_family = {
 	.pipeline = "ZImagePipeline",
 	.describe = zimage_describe,
 	.resolve = zimage_resolve,
-	.guidance_from_cfg = zimage_guidance_from_cfg,
+	.apply_cfg = zimage_apply_cfg,
 	.open = zimage_open,
 	.close = zimage_close,
 	.encode = zimage_encode,

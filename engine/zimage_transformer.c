@@ -122,12 +122,10 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return STATUS_OK;
 }
 
-enum status zimage_config_read(const char *dir, struct zimage_config *out)
+enum status zimage_config_read(const char *path, struct zimage_config *out)
 {
-	char path[4096];
 	struct zimage_config c = { 0 };
 
-	snprintf(path, sizeof path, "%s/config.json", dir);
 	TRY(json_read_with(path, read_config, &c));
 	*out = c;
 	return STATUS_OK;
@@ -174,12 +172,12 @@ static enum status load_all(struct zimage_transformer *t, const struct weights *
 	return load_blocks(&l, "layers", c->layers, true, t->layers);
 }
 
-static enum status open_weights(struct zimage_transformer *t, const char *dir)
+static enum status open_weights(struct zimage_transformer *t, const struct component *c)
 {
 	struct weights *w;
 	enum status status;
 
-	TRY(zimage_config_read(dir, &t->config));
+	TRY(zimage_config_read(c->config, &t->config));
 	t->ffn = (int64_t)((double)t->config.dim / 3 * 8);
 	t->time_width = t->config.dim < TIME_WIDTH_MAX ? t->config.dim : TIME_WIDTH_MAX;
 	t->n_modulated = t->config.refiner_layers + t->config.layers;
@@ -189,13 +187,13 @@ static enum status open_weights(struct zimage_transformer *t, const char *dir)
 		return status_fail(
 			STATUS_NO_MEMORY, "no memory for a transformer of %lld layers", (long long)t->n_modulated);
 	t->layers = t->noise_refiner + t->config.refiner_layers;
-	TRY(weights_open(dir, &w));
+	TRY(weights_open_component(c, &w));
 	status = load_all(t, w);
 	weights_close(w); /* everything is packed */
 	return status;
 }
 
-enum status zimage_transformer_open(struct kernels *k, const char *dir, struct zimage_transformer **out)
+enum status zimage_transformer_open(struct kernels *k, const struct component *c, struct zimage_transformer **out)
 {
 	struct zimage_transformer *t = calloc(1, sizeof *t);
 	enum status status;
@@ -203,7 +201,7 @@ enum status zimage_transformer_open(struct kernels *k, const char *dir, struct z
 	if (!t)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a transformer");
 	t->k = k;
-	status = open_weights(t, dir);
+	status = open_weights(t, c);
 	if (status != STATUS_OK) {
 		zimage_transformer_close(t);
 		return status;

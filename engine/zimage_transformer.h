@@ -15,6 +15,7 @@
 #ifndef PROMPTFS_ENGINE_ZIMAGE_TRANSFORMER_H
 #define PROMPTFS_ENGINE_ZIMAGE_TRANSFORMER_H
 
+#include "engine/component.h"
 #include "kernels/kernels.h"
 
 struct zimage_config {
@@ -25,11 +26,11 @@ struct zimage_config {
 
 enum { ZIMAGE_PATCH = 2, ZIMAGE_PAD = 32 };
 
-/* dir: the component's folder, with its config.json. */
-enum status zimage_config_read(const char *dir, struct zimage_config *out);
+/* path: its config.json. */
+enum status zimage_config_read(const char *path, struct zimage_config *out);
 
 struct zimage_transformer;
-enum status zimage_transformer_open(struct kernels *k, const char *dir, struct zimage_transformer **out);
+enum status zimage_transformer_open(struct kernels *k, const struct component *c, struct zimage_transformer **out);
 void zimage_transformer_close(struct zimage_transformer *t); /* NULL is allowed */
 
 /* A prompt made ready for pictures of one size; tensors live in the arena it was made with. */

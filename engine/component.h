@@ -1,0 +1,25 @@
+/* component: one part of a model (a text encoder, a transformer, an autoencoder): where its configuration and its
+ * weights come from.
+ *
+ * In the diffusers layout both lie in the folder of that name; `Set: transformer_file=` and the like take the weights
+ * from a file of another layout instead.
+ */
+#ifndef PROMPTFS_ENGINE_COMPONENT_H
+#define PROMPTFS_ENGINE_COMPONENT_H
+
+#include <limits.h>
+
+#include "kernels/status.h"
+
+struct model;
+
+struct component {
+	char name[32];          /* "text_encoder_2" */
+	char config[PATH_MAX];  /* its config.json */
+	char weights[PATH_MAX]; /* a folder, or one file */
+};
+
+/* Pure: nothing is opened. */
+enum status model_component(const struct model *m, const char *name, struct component *out);
+
+#endif

@@ -1,0 +1,124 @@
+/* parts: see parts.h. */
+#include "engine/parts.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/bytes.h"
+#include "engine/weights.h"
+
+struct parts {
+	struct kernels *k;
+	const struct part_kind *kinds;
+	int n;
+	bool together; /* all turns fit the budget at once */
+	struct {
+		struct component component;
+		uint64_t bytes; /* once packed */
+		void *loaded;   /* NULL while not */
+	} part[PARTS_MAX];
+};
+
+static enum status measure(struct parts *p, int i)
+{
+	struct weights *w;
+
+	TRY(weights_open_component(&p->part[i].component, &w));
+	p->part[i].bytes = (uint64_t)weights_parameters(w) * dtype_size(kernels_dtype(p->k));
+	weights_close(w);
+	return STATUS_OK;
+}
+
+static uint64_t turn_bytes(const struct parts *p, int turn)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < p->n; i++)
+		if (p->kinds[i].turn == turn)
+			sum += p->part[i].bytes;
+	return sum;
+}
+
+static enum status refuse(const struct parts *p, const struct model *m, uint64_t limit)
+{
+	struct bytes list = { 0 };
+
+	for (int i = 0; i < p->n; i++)
+		if (bytes_print(&list, "%s%s %.1f GB", i ? ", " : "", p->kinds[i].label,
+			    (double)p->part[i].bytes / 1e9) != STATUS_OK)
+			break;
+	status_fail(STATUS_NO_MEMORY,
+		"%s does not fit: in %s its parts take: %s; there are %.1f GB (a smaller --dtype or a higher memory "
+		"limit helps)",
+		m->path, dtype_name(kernels_dtype(p->k)), list.data ? (char *)list.data : "?", (double)limit / 1e9);
+	bytes_free(&list);
+	return STATUS_NO_MEMORY;
+}
+
+/* Decides whether the turns stay together, before anything is loaded. */
+static enum status plan(struct parts *p, const struct model *m, const struct memory_budget *budget)
+{
+	uint64_t all = 0;
+
+	for (int i = 0; i < p->n; i++) {
+		TRY(model_component(m, p->kinds[i].component, &p->part[i].component));
+		TRY(measure(p, i));
+		all += p->part[i].bytes;
+	}
+	for (int i = 0; i < p->n; i++)
+		if (turn_bytes(p, p->kinds[i].turn) > budget->limit)
+			return refuse(p, m, budget->limit);
+	p->together = all <= budget->resident;
+	return STATUS_OK;
+}
+
+enum status parts_open(const struct model *m, struct kernels *k, const struct memory_budget *budget,
+	const struct part_kind *kinds, int n, struct parts **out)
+{
+	struct parts *p = calloc(1, sizeof *p);
+	enum status status;
+
+	if (!p)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a model");
+	p->k = k;
+	p->kinds = kinds;
+	p->n = n;
+	status = plan(p, m, budget);
+	if (status != STATUS_OK) {
+		parts_close(p);
+		return status;
+	}
+	*out = p;
+	return STATUS_OK;
+}
+
+static void unload(struct parts *p, int i)
+{
+	if (p->part[i].loaded)
+		p->kinds[i].close(p->part[i].loaded);
+	p->part[i].loaded = NULL;
+}
+
+void parts_close(struct parts *p)
+{
+	if (!p)
+		return;
+	for (int i = 0; i < p->n; i++)
+		unload(p, i);
+	free(p);
+}
+
+enum status parts_need(struct parts *p, int i, struct run *run, void **out)
+{
+	double start = run_clock();
+
+	if (!p->part[i].loaded) {
+		for (int j = 0; j < p->n && !p->together; j++)
+			if (p->kinds[j].turn != p->kinds[i].turn)
+				unload(p, j);
+		TRY(p->kinds[i].open(p->k, &p->part[i].component, &p->part[i].loaded));
+		run->load_seconds += run_clock() - start;
+	}
+	*out = p->part[i].loaded;
+	return STATUS_OK;
+}
