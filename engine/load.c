@@ -100,6 +100,15 @@ enum status load_table(const struct loader *l, const char *prefix, const struct 
 	return STATUS_OK;
 }
 
+bool load_names(const struct load_entry *table, int n, const char *name)
+{
+	for (int i = 0; i < n; i++)
+		for (int part = 0; part < LOAD_PARTS && table[i].part[part].name; part++)
+			if (!strcmp(table[i].part[part].name, name))
+				return true;
+	return false;
+}
+
 void load_free(struct kernels *k, const struct load_entry *table, int n, void *base)
 {
 	for (int i = 0; i < n; i++) {

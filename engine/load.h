@@ -53,6 +53,8 @@ struct loader {
 
 /* On failure what was loaded so far stays in `base`, for load_free. */
 enum status load_table(const struct loader *l, const char *prefix, const struct load_entry *table, int n, void *base);
+/* Whether `name` (after the prefix) is one of the table's: for refusing files with tensors that nothing reads. */
+bool load_names(const struct load_entry *table, int n, const char *name);
 void load_free(struct kernels *k, const struct load_entry *table, int n, void *base);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "engine/json.h"
 #include "engine/load.h"
+#include "engine/token_table.h"
 
 struct layer {
 	struct weight *input_norm, *qkv, *q_norm, *k_norm, *out, *post_norm, *gate_up, *down;
@@ -33,9 +34,9 @@ struct qwen3 {
 	struct kernels *k;
 	struct qwen3_config config;
 	struct weights *weights; /* stays open for the token table */
-	struct tensor table;     /* [vocab, hidden] in the mapped file */
-	const char *prefix;      /* "model." in files written as a causal language model, else "" */
-	int64_t n_layers;        /* that are run: all but the last */
+	struct token_table table;
+	const char *prefix; /* "model." in files written as a causal language model, else "" */
+	int64_t n_layers;   /* that are run: all but the last */
 	struct layer *layers;
 };
 
@@ -130,7 +131,7 @@ static enum status open_weights(struct qwen3 *q, const struct component *c)
 	TRY(weights_open_component(c, &q->weights));
 	q->prefix = weights_has(q->weights, "embed_tokens.weight") ? "" : "model.";
 	snprintf(name, sizeof name, "%sembed_tokens.weight", q->prefix);
-	TRY(weights_find(q->weights, name, 2, (int64_t[]){ q->config.vocab, q->config.hidden }, &q->table));
+	TRY(token_table_find(q->weights, name, q->config.vocab, q->config.hidden, &q->table));
 	snprintf(name, sizeof name, "%slayers.%lld.self_attn.q_proj.weight", q->prefix, (long long)q->config.layers);
 	if (weights_has(q->weights, name))
 		return status_fail(STATUS_CORRUPT, "%s: num_hidden_layers is %lld, but the weights have more layers",
@@ -270,31 +271,6 @@ static enum status upload_rope(struct pass *p)
 	return status;
 }
 
-/* The tokens' rows of the table, from the mapped file to the stream. */
-static enum status embed(struct qwen3 *q, const int64_t *ids, int64_t count, struct tensor stream)
-{
-	size_t row_len = (size_t)q->config.hidden * dtype_size(q->table.dtype);
-	bool finite;
-
-	for (int64_t i = 0; i < count; i++) {
-		struct tensor row;
-
-		if (ids[i] < 0 || ids[i] >= q->config.vocab)
-			return status_fail(STATUS_CORRUPT,
-				"token %lld is outside the text encoder's vocabulary of %lld: tokenizer "
-				"and text encoder do not belong together",
-				(long long)ids[i], (long long)q->config.vocab);
-		row = tensor_view((char *)q->table.data + (size_t)ids[i] * row_len, q->table.dtype, 2,
-			(int64_t[]){ 1, q->config.hidden });
-		TRY(kernels_upload(q->k, &row, tensor_slice(stream, 0, i, 1)));
-	}
-	TRY(kernels_all_finite(q->k, stream, &finite));
-	if (!finite)
-		return status_fail(STATUS_CORRUPT, "%s: the token table holds NaN or infinity",
-			weights_path(q->weights, weights_name(q->weights, 0)));
-	return STATUS_OK;
-}
-
 static enum status take_buffers(struct pass *p, struct arena *arena)
 {
 	const struct qwen3_config *c = &p->q->config;
@@ -326,7 +302,7 @@ enum status qwen3_encode(struct qwen3 *q, struct arena *arena, const int64_t *id
 	size_t mark = arena_mark(arena);
 	enum status status;
 
-	TRY(embed(q, ids, count, out));
+	TRY(token_table_rows(q->k, &q->table, ids, count, out));
 	status = run_layers(&pass, arena);
 	arena_release(arena, mark);
 	return status;

@@ -1,0 +1,175 @@
+/* encoders: CLIP and T5 give, layer by layer, what the reference's modules give on the golden cases' tokens. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/clip_text.h"
+#include "engine/t5.h"
+#include "engine/weights.h"
+#include "tests/unit/check.h"
+
+/* A case whose modules were written down. */
+struct stages {
+	const char *model, *component, *file, *ids_file, *ids, *prefix;
+	int layers;
+	bool projection;
+};
+
+static const struct stages clip[] = {
+	{ "sd15-tiny", "text_encoder", "unet-stages/sd15-portrait-odd-latents", "sd15/portrait-odd-latents",
+		"input_ids.0", "text_encoder.", 3, false },
+	{ "sdxl-tiny", "text_encoder", "unet-stages/sdxl-sizes-height-first", "sdxl/sizes-height-first", "input_ids.0",
+		"text_encoder.", 3, false },
+	{ "sdxl-tiny", "text_encoder_2", "unet-stages/sdxl-sizes-height-first", "sdxl/sizes-height-first",
+		"input_ids.1", "text_encoder_2.text_model.", 4, true },
+	{ "sd3-tiny", "text_encoder", "sd3-stages/sd3-nonsquare", "sd3/sd3-nonsquare", "input_ids.0",
+		"text_encoder.text_model.", 3, true },
+	{ "sd3-tiny", "text_encoder_2", "sd3-stages/sd3-nonsquare", "sd3/sd3-nonsquare", "input_ids.1",
+		"text_encoder_2.text_model.", 3, true },
+	{ "flux-dev-tiny", "text_encoder", "flux-stages/dev-nonsquare", "flux/dev-nonsquare", "input_ids.0",
+		"text_encoder.", 2, false },
+};
+
+/* What one case is checked with. */
+struct setting {
+	const struct stages *s;
+	struct weights *stages, *inputs;
+	struct kernels *k;
+	struct arena *arena;
+	const int64_t *ids;
+	int64_t n;
+	double limit;
+	const char *device;
+};
+
+static double distance(const float *a, const float *b, int64_t n)
+{
+	double difference = 0, size = 0;
+
+	for (int64_t i = 0; i < n; i++) {
+		difference += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+		size += (double)b[i] * b[i];
+	}
+	return sqrt(difference / size);
+}
+
+static void compare(const struct setting *c, const char *name, const float *got, int64_t count)
+{
+	struct tensor wanted;
+	double d;
+
+	if (weights_view(c->stages, name, &wanted) != STATUS_OK || wanted.dtype != DTYPE_F32 ||
+		tensor_count(&wanted) != count) {
+		check_case(false, status_text(), "%s: %s", c->s->file, name);
+		return;
+	}
+	d = distance(got, wanted.data, count);
+	printf("# %s %s %s: %.2e\n", c->device, c->s->file, name, d);
+	check_case(d < c->limit, "too far", "%s %s: %s", c->device, c->s->file, name);
+}
+
+static void locate(const struct stages *s, struct component *out)
+{
+	snprintf(
+		out->config, sizeof out->config, "%s/models/%s/%s/config.json", check_golden(), s->model, s->component);
+	snprintf(out->weights, sizeof out->weights, "%s/models/%s/%s", check_golden(), s->model, s->component);
+}
+
+/* ---- CLIP -------------------------------------------------------------------------------------------------------- */
+
+static void check_clip_state(const struct setting *c, struct clip_text *e, int layer, float *values)
+{
+	bool last = layer == c->s->layers;
+	int64_t count = c->n * clip_text_width(e);
+	struct tensor hidden = tensor_view(values, DTYPE_F32, 2, (int64_t[]){ c->n, clip_text_width(e) });
+	char name[128];
+
+	if (last)
+		snprintf(name, sizeof name, "%sfinal_layer_norm", c->s->prefix);
+	else
+		snprintf(name, sizeof name, "%sencoder.layers.%d", c->s->prefix, layer);
+	if (clip_text_encode(e, c->arena, c->ids, c->n, last ? 0 : c->s->layers - 1 - layer, false, hidden,
+		    (struct tensor){ 0 }) != STATUS_OK)
+		check_case(false, status_text(), "%s: %s", c->s->file, name);
+	else if (last || layer < c->s->layers - 1) /* the last layer's own state always has the norm */
+		compare(c, name, values, count);
+}
+
+static void check_clip(const struct setting *c, const struct component *component)
+{
+	struct clip_text *e = NULL;
+	struct tensor pooled;
+	char name[128];
+	float *values;
+
+	if (clip_text_open(c->k, component, &e) != STATUS_OK) {
+		check_case(false, status_text(), "open %s/%s", c->s->model, c->s->component);
+		return;
+	}
+	values = malloc((size_t)(c->n * clip_text_width(e)) * sizeof *values);
+	for (int layer = 0; layer <= c->s->layers; layer++)
+		check_clip_state(c, e, layer, values);
+	check_case((clip_text_projection(e) > 0) == c->s->projection, "wrong", "%s: projection", c->s->file);
+	if (c->s->projection) {
+		snprintf(name, sizeof name, "%.*s.text_projection", (int)strcspn(c->s->prefix, "."), c->s->prefix);
+		pooled = tensor_view(values, DTYPE_F32, 1, (int64_t[]){ clip_text_projection(e) });
+		if (clip_text_encode(e, c->arena, c->ids, c->n, 0, false, (struct tensor){ 0 }, pooled) != STATUS_OK)
+			check_case(false, status_text(), "%s: pooled", c->s->file);
+		else
+			compare(c, name, values, clip_text_projection(e));
+	}
+	free(values);
+	clip_text_close(e);
+}
+
+/* ---- all --------------------------------------------------------------------------------------------------------- */
+
+static enum status open_files(struct setting *c)
+{
+	char path[400];
+	struct tensor ids;
+
+	snprintf(path, sizeof path, "%s/units/%s.safetensors", check_golden(), c->s->file);
+	TRY(weights_open_file(path, &c->stages));
+	snprintf(path, sizeof path, "%s/cases/%s.safetensors", check_golden(), c->s->ids_file);
+	TRY(weights_open_file(path, &c->inputs));
+	TRY(weights_view(c->inputs, c->s->ids, &ids));
+	c->ids = ids.data;
+	c->n = tensor_count(&ids);
+	return STATUS_OK;
+}
+
+static void check_stages(const struct stages *s, const char *device, enum dtype dtype, double limit,
+	void (*check)(const struct setting *c, const struct component *component))
+{
+	struct setting c = { .s = s, .limit = limit, .device = device };
+	struct component component = { 0 };
+
+	locate(s, &component);
+	if (kernels_open(device, dtype, 1, &c.k) != STATUS_OK || arena_open(c.k, 1 << 28, &c.arena) != STATUS_OK ||
+		open_files(&c) != STATUS_OK)
+		check_case(false, status_text(), "%s on %s", s->file, device);
+	else
+		check(&c, &component);
+	weights_close(c.stages);
+	weights_close(c.inputs);
+	arena_close(c.arena);
+	kernels_close(c.k);
+}
+
+int main(void)
+{
+	char path[400];
+
+	snprintf(path, sizeof path, "%s/units/sd3-stages", check_golden());
+	if (access(path, R_OK)) {
+		printf("skip - text encoders: no golden cases\n");
+		return check_result();
+	}
+	for (size_t i = 0; i < sizeof clip / sizeof clip[0]; i++) {
+		check_stages(&clip[i], "ref", DTYPE_F32, 1e-4, check_clip);
+		check_stages(&clip[i], "cpu", DTYPE_F32, 1e-4, check_clip);
+	}
+	return check_result();
+}
