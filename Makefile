@@ -54,13 +54,13 @@ BENCH    := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps check demo asan tsan lint format fuzz bench install tests clean
+.PHONY: all help deps check check-long demo asan tsan lint format fuzz bench install tests clean
 
 all: $(BUILD)/promptfs ## build ./promptfs
 	@ln -sfn $(BUILD)/promptfs promptfs
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | sort
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | sort
 
 deps: ## install what Debian's packages provide and is missing (DEPS=no only says what)
 	@command -v dpkg-query >/dev/null || { echo "not Debian: install $(DEPS_APT) or their like by hand"; exit 0; }; \
@@ -84,6 +84,11 @@ check: ## set up, build, and run every test
 	@$(MAKE) --no-print-directory deps DEPS_APT="$(DEPS_APT) $(CHECK_APT)"
 	@$(MAKE) --no-print-directory -j2 all tests
 	@tests/run $(BUILD)
+
+check-long: ## what takes longer: 100,000 prompts, pjdfstest (PJDFSTEST=DIR, as root), many crashes
+	@$(MAKE) --no-print-directory deps DEPS_APT="$(DEPS_APT) $(CHECK_APT)"
+	@$(MAKE) --no-print-directory -j2 all
+	@TEST_SECONDS=7200 PROMPTFS_TESTS=long VERBOSE=1 tests/run $(BUILD)
 
 asan: ## the unit tests, and a mount, under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory -j2 VARIANT=asan build/asan/promptfs tests

@@ -70,21 +70,22 @@ static void unblock_signals(void)
 
 /* ---- opening, in this order ---- */
 
-/* A descriptor for each prompt that the kernel knows. */
-static void raise_limits(void)
+/* As many descriptors as we may have, for the prompts that the kernel knows; returns how many those are. */
+static long raise_limits(void)
 {
 	struct rlimit files;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-		return;
+		return 1024;
 	if (geteuid() == 0 && files.rlim_max < 1 << 20) {
 		struct rlimit more = { 1 << 20, 1 << 20 };
 
 		if (setrlimit(RLIMIT_NOFILE, &more) == 0)
-			return;
+			return 1 << 20;
 	}
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
+	return files.rlim_max > 1 << 20 ? 1 << 20 : (long)files.rlim_max;
 }
 
 /* Our own files must not be looked for through our own mount. */
@@ -290,12 +291,13 @@ enum status daemon_run(const struct daemon_options *options, struct config *conf
 	clock_gettime(CLOCK_REALTIME, &d.started);
 	umask(0); /* the kernel applies each caller's own */
 	signal(SIGPIPE, SIG_IGN);
-	raise_limits();
+	places_init(&d.places, raise_limits() / 2);
 	block_signals();
 	ended = open_all(&d, config);
 	if (ended == STATUS_OK)
 		ended = run_session(&d);
 	close_all(&d);
+	places_fini(&d.places);
 	return ended;
 }
 

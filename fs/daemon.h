@@ -11,6 +11,7 @@
 #ifndef PROMPTFS_FS_DAEMON_H
 #define PROMPTFS_FS_DAEMON_H
 
+#include "fs/reach.h"
 #include <fuse_lowlevel.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -49,6 +50,7 @@ struct daemon {
 	struct parked *parked;
 	struct outcomes *outcomes;
 	struct inodes *inodes;
+	struct places places;
 	struct images *images;
 	struct prompt *prompts; /* its root; held */
 	uid_t owner;

@@ -42,7 +42,7 @@ static void prompt_free(struct inode *i)
 {
 	struct prompt *p = (struct prompt *)i;
 
-	close(p->fd);
+	reach_fini(p);
 	free(p);
 }
 
@@ -79,8 +79,8 @@ static void note_name(struct prompt *p, const char *name)
 		atomic_store(&p->defaults, true);
 }
 
-/* Takes fd, an O_PATH descriptor. */
-static int enter(struct daemon *d, int fd, const char *name, struct prompt **out, struct stat *st)
+/* Takes fd, an O_PATH descriptor of `name` in dir. */
+static int enter(struct daemon *d, struct prompt *dir, int fd, const char *name, struct prompt **out, struct stat *st)
 {
 	struct prompt *fresh;
 	int error;
@@ -96,19 +96,26 @@ static int enter(struct daemon *d, int fd, const char *name, struct prompt **out
 		return ENOMEM;
 	}
 	fresh->inode = (struct inode){ .number = number_of(d, st), .free = prompt_free };
-	fresh->fd = fd;
+	fresh->inodes = d->inodes;
 	fresh->dev = st->st_dev;
 	fresh->ino = st->st_ino;
+	error = reach_init(fresh, &d->places, dir, name, fd, S_ISDIR(st->st_mode));
+	if (error) {
+		prompt_free(&fresh->inode);
+		return error;
+	}
 	*out = (struct prompt *)inodes_intern(d->inodes, &fresh->inode, prompt_same);
 	note_name(*out, name);
+	if (*out != fresh)
+		reach_note(*out, dir, name);
 	return 0;
 }
 
-int prompts_find(struct daemon *d, int dir_fd, const char *name, struct prompt **out, struct stat *st)
+int prompts_find(struct daemon *d, struct prompt *dir, const char *name, struct prompt **out, struct stat *st)
 {
-	int fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 
-	return fd < 0 ? errno : enter(d, fd, name, out, st);
+	return fd < 0 ? errno : enter(d, dir, fd, name, out, st);
 }
 
 struct prompt *prompts_open_root(struct daemon *d)
@@ -117,7 +124,7 @@ struct prompt *prompts_open_root(struct daemon *d)
 	struct stat st;
 	int fd = dup(d->store.prompts_fd);
 
-	if (fd < 0 || enter(d, fd, "", &root, &st) != 0)
+	if (fd < 0 || enter(d, NULL, fd, "", &root, &st) != 0)
 		return NULL;
 	return root;
 }
@@ -151,12 +158,12 @@ static void fill_entry(struct prompt *p, const struct stat *st, struct fuse_entr
 	out->entry_timeout = timeout_s;
 }
 
-static void reply_entry(fuse_req_t req, int dir_fd, const char *name)
+static void reply_entry(fuse_req_t req, struct prompt *dir, const char *name)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct fuse_entry_param entry = { 0 };
 	struct prompt *p;
-	int error = prompts_find(d, dir_fd, name, &p, &entry.attr);
+	int error = prompts_find(d, dir, name, &p, &entry.attr);
 
 	if (error) {
 		fuse_reply_err(req, error);
@@ -169,17 +176,22 @@ static void reply_entry(fuse_req_t req, int dir_fd, const char *name)
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_entry(req, prompt_of(fuse_req_userdata(req), parent)->fd, name);
+	reply_entry(req, prompt_of(fuse_req_userdata(req), parent), name);
 }
 
 /* ---- attributes ---- */
 
-static void reply_attr(fuse_req_t req, const struct prompt *p)
+static void reply_attr(fuse_req_t req, struct prompt *p)
 {
 	struct stat st;
+	int fd, error = reach_file(p, &fd);
 
-	if (fstatat(p->fd, "", &st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0) {
-		fuse_reply_err(req, errno);
+	if (!error) {
+		error = fstatat(fd, "", &st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
+		reach_end(p, fd);
+	}
+	if (error) {
+		fuse_reply_err(req, error);
 		return;
 	}
 	st.st_ino = p->inode.number;
@@ -199,13 +211,13 @@ static void content_changed(struct daemon *d, const struct prompt *p)
 	resolver_touch(d->resolver, &st, atomic_load(&p->defaults));
 }
 
-static int set_size(struct daemon *d, struct prompt *p, off_t size, const struct fuse_file_info *fi)
+static int set_size(struct daemon *d, struct prompt *p, int fd, off_t size, const struct fuse_file_info *fi)
 {
 	int done;
 
 	if (atomic_load(&p->limited) && size > RECIPE_PROMPT_MAX)
 		return EFBIG;
-	done = fi ? ftruncate((int)fi->fh, size) : truncate(proc_path(p->fd).text, size);
+	done = fi ? ftruncate((int)fi->fh, size) : truncate(proc_path(fd).text, size);
 	if (done < 0)
 		return errno;
 	content_changed(d, p);
@@ -221,7 +233,7 @@ static struct timespec time_to_set(int to_set, int given, int now, struct timesp
 	return time;
 }
 
-static int set_times(const struct prompt *p, const struct stat *attr, int to_set)
+static int set_times(int fd, const struct stat *attr, int to_set)
 {
 	struct timespec times[2] = {
 		time_to_set(to_set, FUSE_SET_ATTR_ATIME, FUSE_SET_ATTR_ATIME_NOW, attr->st_atim),
@@ -230,12 +242,12 @@ static int set_times(const struct prompt *p, const struct stat *attr, int to_set
 
 	if (times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT)
 		return 0;
-	return utimensat(p->fd, "", times, AT_EMPTY_PATH) < 0 ? errno : 0;
+	return utimensat(fd, "", times, AT_EMPTY_PATH) < 0 ? errno : 0;
 }
 
 /* The owner first: chown clears the set-id bits, and chmod may be what sets them. */
-static int set_attributes(
-	struct daemon *d, struct prompt *p, const struct stat *attr, int to_set, const struct fuse_file_info *fi)
+static int set_attributes(struct daemon *d, struct prompt *p, int fd, const struct stat *attr, int to_set,
+	const struct fuse_file_info *fi)
 {
 	int error = 0;
 
@@ -243,22 +255,26 @@ static int set_attributes(
 		uid_t uid = to_set & FUSE_SET_ATTR_UID ? attr->st_uid : (uid_t)-1;
 		gid_t gid = to_set & FUSE_SET_ATTR_GID ? attr->st_gid : (gid_t)-1;
 
-		if (fchownat(p->fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
+		if (fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0)
 			return errno;
 	}
-	if ((to_set & FUSE_SET_ATTR_MODE) && chmod(proc_path(p->fd).text, attr->st_mode & 07777) < 0)
+	if ((to_set & FUSE_SET_ATTR_MODE) && chmod(proc_path(fd).text, attr->st_mode & 07777) < 0)
 		return errno;
 	if (to_set & FUSE_SET_ATTR_SIZE)
-		error = set_size(d, p, attr->st_size, fi);
-	return error ? error : set_times(p, attr, to_set);
+		error = set_size(d, p, fd, attr->st_size, fi);
+	return error ? error : set_times(fd, attr, to_set);
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *p = prompt_of(d, ino);
-	int error = set_attributes(d, p, attr, to_set, fi);
+	int fd, error = reach_file(p, &fd);
 
+	if (!error) {
+		error = set_attributes(d, p, fd, attr, to_set, fi);
+		reach_end(p, fd);
+	}
 	if (error)
 		fuse_reply_err(req, error);
 	else
@@ -292,19 +308,19 @@ static int give_to_caller(fuse_req_t req, int dir_fd, int fd, mode_t mode)
 }
 
 /* Answers with the entry that was just made, after giving it to the caller; takes it away again when that fails. */
-static void reply_made(fuse_req_t req, int dir_fd, const char *name, mode_t mode)
+static void reply_made(fuse_req_t req, struct prompt *dir, const char *name, mode_t mode)
 {
-	int fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	int error = fd < 0 ? errno : give_to_caller(req, dir_fd, fd, mode);
+	int fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	int error = fd < 0 ? errno : give_to_caller(req, dir->fd, fd, mode);
 
 	if (fd >= 0)
 		close(fd);
 	if (error) {
-		unlinkat(dir_fd, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0);
+		unlinkat(dir->fd, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0);
 		fuse_reply_err(req, error);
 		return;
 	}
-	reply_entry(req, dir_fd, name);
+	reply_entry(req, dir, name);
 }
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
@@ -314,7 +330,7 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	if (mknodat(dir->fd, name, mode, device) < 0)
 		fuse_reply_err(req, errno);
 	else
-		reply_made(req, dir->fd, name, mode);
+		reply_made(req, dir, name, mode);
 }
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -324,7 +340,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	if (mkdirat(dir->fd, name, mode) < 0)
 		fuse_reply_err(req, errno);
 	else
-		reply_made(req, dir->fd, name, S_IFDIR | mode);
+		reply_made(req, dir, name, S_IFDIR | mode);
 }
 
 static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
@@ -334,46 +350,68 @@ static void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, co
 	if (symlinkat(target, dir->fd, name) < 0)
 		fuse_reply_err(req, errno);
 	else
-		reply_made(req, dir->fd, name, S_IFLNK);
+		reply_made(req, dir, name, S_IFLNK);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *new_name)
 {
 	struct daemon *d = fuse_req_userdata(req);
-	struct prompt *dir = prompt_of(d, new_parent);
+	struct prompt *dir = prompt_of(d, new_parent), *p;
+	int fd, error;
 
 	if (inode_tree(ino) != TREE_PROMPTS) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	if (linkat(AT_FDCWD, proc_path(prompt_of(d, ino)->fd).text, dir->fd, new_name, AT_SYMLINK_FOLLOW) < 0)
-		fuse_reply_err(req, errno);
+	p = prompt_of(d, ino);
+	error = reach_file(p, &fd);
+	if (!error) {
+		if (linkat(AT_FDCWD, proc_path(fd).text, dir->fd, new_name, AT_SYMLINK_FOLLOW) < 0)
+			error = errno;
+		reach_end(p, fd);
+	}
+	if (error)
+		fuse_reply_err(req, error);
 	else
-		reply_entry(req, dir->fd, new_name);
+		reply_entry(req, dir, new_name);
 }
 
-/* The file that `name` is about to lose, to drop its records should it have been the last name; -1: none. */
-static int open_victim(int dir_fd, const char *name)
+/* The file that is about to lose a name, to drop its records should it have been the last one. */
+struct victim {
+	int fd;           /* -1: none */
+	struct prompt *p; /* its inode, held, where the name was about to be how it is reached; NULL else */
+};
+
+static struct victim open_victim(struct daemon *d, struct prompt *dir, const char *name)
 {
-	return openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct victim v = { .fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) };
+	struct stat st;
+
+	if (v.fd < 0 || prompts_find(d, dir, name, &v.p, &st) != 0)
+		return v;
+	if (atomic_load(&v.p->fd) < 0)
+		reach_keep(v.p, fcntl(v.fd, F_DUPFD_CLOEXEC, 0));
+	return v;
 }
 
-static void close_victim(struct daemon *d, int fd)
+static void close_victim(struct daemon *d, struct victim v)
 {
 	struct stat st;
 
-	if (fd < 0)
+	if (v.p)
+		inodes_drop(d->inodes, &v.p->inode, 1);
+	if (v.fd < 0)
 		return;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0)
-		resolver_forget(d->resolver, fd);
-	close(fd);
+	if (fstat(v.fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0)
+		resolver_forget(d->resolver, v.fd);
+	close(v.fd);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *dir = prompt_of(d, parent);
-	int victim = open_victim(dir->fd, name);
+	struct victim victim = open_victim(d, dir, name);
 	int error = unlinkat(dir->fd, name, 0) < 0 ? errno : 0;
 
 	close_victim(d, victim);
@@ -387,6 +425,16 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	fuse_reply_err(req, unlinkat(dir->fd, name, AT_REMOVEDIR) < 0 ? errno : 0);
 }
 
+/* A name now means another file than before. */
+static void note_place(struct daemon *d, struct prompt *dir, const char *name)
+{
+	struct prompt *p;
+	struct stat st;
+
+	if (prompts_find(d, dir, name, &p, &st) == 0)
+		inodes_drop(d->inodes, &p->inode, 1);
+}
+
 /* The moved file's limit follows its new name at the next look-up; a file renamed to .defaults has another inode there
  * than before, which the resolver sees. */
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
@@ -394,33 +442,39 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *dir = prompt_of(d, parent);
-	int new_fd, victim, error;
+	struct prompt *new_dir;
+	struct victim victim;
+	int error;
 
 	if (inode_tree(new_parent) != TREE_PROMPTS) {
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	new_fd = prompt_of(d, new_parent)->fd;
-	victim = open_victim(new_fd, new_name);
-	error = renameat2(dir->fd, name, new_fd, new_name, flags) < 0 ? errno : 0;
+	new_dir = prompt_of(d, new_parent);
+	victim = open_victim(d, new_dir, new_name);
+	error = renameat2(dir->fd, name, new_dir->fd, new_name, flags) < 0 ? errno : 0;
 	close_victim(d, victim);
-	if (!error) {
-		struct prompt *moved;
-		struct stat st;
-
-		if (prompts_find(d, new_fd, new_name, &moved, &st) == 0)
-			inodes_drop(d->inodes, &moved->inode, 1);
-	}
+	if (!error)
+		note_place(d, new_dir, new_name);
+	if (!error && (flags & RENAME_EXCHANGE))
+		note_place(d, dir, name);
 	fuse_reply_err(req, error);
 }
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	char target[PATH_MAX];
-	ssize_t len = readlinkat(prompt_of(fuse_req_userdata(req), ino)->fd, "", target, sizeof(target) - 1);
+	struct prompt *p = prompt_of(fuse_req_userdata(req), ino);
+	ssize_t len = -1;
+	int fd, error = reach_file(p, &fd);
 
-	if (len < 0) {
-		fuse_reply_err(req, errno);
+	if (!error) {
+		len = readlinkat(fd, "", target, sizeof(target) - 1);
+		error = len < 0 ? errno : 0;
+		reach_end(p, fd);
+	}
+	if (error) {
+		fuse_reply_err(req, error);
 		return;
 	}
 	target[len] = '\0';
@@ -439,10 +493,15 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *p = prompt_of(d, ino);
-	int fd = open(proc_path(p->fd).text, flags_below(fi->flags));
+	int path_fd, fd = -1, error = reach_file(p, &path_fd);
 
-	if (fd < 0) {
-		fuse_reply_err(req, errno);
+	if (!error) {
+		fd = open(proc_path(path_fd).text, flags_below(fi->flags));
+		error = fd < 0 ? errno : 0;
+		reach_end(p, path_fd);
+	}
+	if (error) {
+		fuse_reply_err(req, error);
 		return;
 	}
 	if (fi->flags & O_TRUNC)
@@ -487,7 +546,7 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	}
 	/* the file that was opened, whatever its name means by now */
 	path_fd = open(proc_path(fd).text, O_PATH | O_CLOEXEC);
-	error = path_fd < 0 ? errno : enter(d, path_fd, name, &p, &entry.attr);
+	error = path_fd < 0 ? errno : enter(d, dir, path_fd, name, &p, &entry.attr);
 	if (error) {
 		close(fd);
 		fuse_reply_err(req, error);
@@ -588,7 +647,7 @@ static int look(fuse_req_t req, fuse_ino_t dir, const char *name, bool plus, str
 		out->attr.st_ino = number_of(d, &out->attr);
 		return 0;
 	}
-	error = prompts_find(d, parent->fd, name, &p, &out->attr);
+	error = prompts_find(d, parent, name, &p, &out->attr);
 	if (!error)
 		fill_entry(p, &out->attr, out);
 	return error;

@@ -82,7 +82,7 @@ int view_enter(struct daemon *d, const struct folder *f, const struct child *c, 
 {
 	struct prompt *prompts;
 	struct stat st;
-	int error = prompts_find(d, f->prompts->fd, c->prompt, &prompts, &st);
+	int error = prompts_find(d, f->prompts, c->prompt, &prompts, &st);
 
 	if (error)
 		return error;
