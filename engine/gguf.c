@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/gguf_blocks.h"
+
 enum {
 	RANK_MAX = 4,
 	NAME_LEN_MAX = 255,
@@ -41,6 +43,7 @@ struct gguf {
 	struct gguf_tensor *tensor;
 	uint64_t alignment;
 	struct text architecture;
+	const unsigned char *data; /* the data section */
 };
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
@@ -227,45 +230,6 @@ static enum status take_values(struct reader *r, struct gguf *g)
 
 /* ---- tensors ----------------------------------------------------------------------------------------------------- */
 
-/* Values in a block and its bytes; numbers 4, 5, 31-33 and 36-38 were removed from the format. */
-static const struct block {
-	uint16_t values, bytes;
-} blocks[] = {
-	[0] = { 1, 4 },      /* F32 */
-	[1] = { 1, 2 },      /* F16 */
-	[2] = { 32, 18 },    /* Q4_0 */
-	[3] = { 32, 20 },    /* Q4_1 */
-	[6] = { 32, 22 },    /* Q5_0 */
-	[7] = { 32, 24 },    /* Q5_1 */
-	[8] = { 32, 34 },    /* Q8_0 */
-	[9] = { 32, 36 },    /* Q8_1 */
-	[10] = { 256, 84 },  /* Q2_K */
-	[11] = { 256, 110 }, /* Q3_K */
-	[12] = { 256, 144 }, /* Q4_K */
-	[13] = { 256, 176 }, /* Q5_K */
-	[14] = { 256, 210 }, /* Q6_K */
-	[15] = { 256, 292 }, /* Q8_K */
-	[16] = { 256, 66 },  /* IQ2_XXS */
-	[17] = { 256, 74 },  /* IQ2_XS */
-	[18] = { 256, 98 },  /* IQ3_XXS */
-	[19] = { 256, 50 },  /* IQ1_S */
-	[20] = { 32, 18 },   /* IQ4_NL */
-	[21] = { 256, 110 }, /* IQ3_S */
-	[22] = { 256, 82 },  /* IQ2_S */
-	[23] = { 256, 136 }, /* IQ4_XS */
-	[24] = { 1, 1 },     /* I8 */
-	[25] = { 1, 2 },     /* I16 */
-	[26] = { 1, 4 },     /* I32 */
-	[27] = { 1, 8 },     /* I64 */
-	[28] = { 1, 8 },     /* F64 */
-	[29] = { 256, 56 },  /* IQ1_M */
-	[30] = { 1, 2 },     /* BF16 */
-	[34] = { 256, 54 },  /* TQ1_0 */
-	[35] = { 256, 66 },  /* TQ2_0 */
-	[39] = { 32, 17 },   /* MXFP4 */
-	[40] = { 64, 36 },   /* NVFP4 */
-};
-
 static enum status take_shape(struct reader *r, struct gguf_tensor *t, uint64_t *values)
 {
 	uint32_t rank = 0;
@@ -287,17 +251,16 @@ static enum status take_shape(struct reader *r, struct gguf_tensor *t, uint64_t 
 static enum status take_type(struct reader *r, struct gguf_tensor *t, uint64_t values)
 {
 	uint64_t row = t->rank ? t->dim[0] : 1;
-	const struct block *block;
+	const struct gguf_block *block;
 
 	TRY(take_u32(r, &t->type));
-	if (t->type >= sizeof blocks / sizeof blocks[0] || !blocks[t->type].values)
+	block = gguf_block(t->type);
+	if (!block)
 		return status_fail(STATUS_CORRUPT, "unknown tensor type %u", t->type);
-	block = &blocks[t->type];
-	if (row % block->values)
-		return status_fail(STATUS_CORRUPT,
-			"rows of %llu values are no multiple of the %u in a block of type %u", (unsigned long long)row,
-			block->values, t->type);
-	if (__builtin_mul_overflow(values / block->values, (uint64_t)block->bytes, &t->len))
+	if (row % (uint64_t)block->values)
+		return status_fail(STATUS_CORRUPT, "rows of %llu values are no multiple of the %d in a block of %s",
+			(unsigned long long)row, block->values, block->name);
+	if (__builtin_mul_overflow(values / (uint64_t)block->values, (uint64_t)block->bytes, &t->len))
 		return status_fail(STATUS_CORRUPT, "its dimensions are too large");
 	return STATUS_OK;
 }
@@ -345,6 +308,7 @@ static enum status check_places(struct reader *r, struct gguf *g)
 	uint64_t start = (header + g->alignment - 1) / g->alignment * g->alignment;
 	uint64_t size = (uint64_t)(r->end - r->start), data_len = start < size ? size - start : 0, used = 0;
 
+	g->data = r->start + (start < size ? start : size);
 	qsort(g->tensor, (size_t)g->n_tensors, sizeof *g->tensor, compare_places);
 	for (uint64_t i = 0; i < g->n_tensors; i++) {
 		const struct gguf_tensor *t = &g->tensor[i];
@@ -431,7 +395,47 @@ static bool paints(struct text architecture)
 	return !architecture.len; /* stable-diffusion.cpp writes none */
 }
 
-enum status gguf_check(const unsigned char *file, size_t size)
+static enum status store(const struct gguf *g, const struct gguf_tensor *t, struct stored_tensor *out)
+{
+	out->name = strndup(t->name.at, t->name.len);
+	if (!out->name)
+		return status_fail(STATUS_NO_MEMORY, "no memory for the list of tensors");
+	out->dtype = t->type == GGUF_F32    ? DTYPE_F32
+		     : t->type == GGUF_F16  ? DTYPE_F16
+		     : t->type == GGUF_BF16 ? DTYPE_BF16
+					    : DTYPE_OTHER;
+	out->coding = out->dtype == DTYPE_OTHER ? (int)t->type : 0;
+	out->type = gguf_block(t->type)->name;
+	out->rank = t->rank;
+	out->count = 1;
+	for (int i = 0; i < t->rank; i++) {
+		out->dim[i] = (int64_t)t->dim[t->rank - 1 - i];
+		out->count *= out->dim[i];
+	}
+	out->data = g->data + t->offset;
+	out->len = (size_t)t->len;
+	return STATUS_OK;
+}
+
+static enum status store_all(const struct gguf *g, struct stored_tensor **out, int64_t *count)
+{
+	struct stored_tensor *list = calloc((size_t)g->n_tensors + 1, sizeof *list);
+	enum status status = STATUS_OK;
+
+	if (!list)
+		return status_fail(STATUS_NO_MEMORY, "no memory for the list of tensors");
+	for (uint64_t i = 0; i < g->n_tensors && status == STATUS_OK; i++)
+		status = store(g, &g->tensor[i], &list[i]);
+	if (status != STATUS_OK) {
+		stored_tensors_free(list, (int64_t)g->n_tensors);
+		return status;
+	}
+	*out = list;
+	*count = (int64_t)g->n_tensors;
+	return STATUS_OK;
+}
+
+enum status gguf_parse(const unsigned char *file, size_t size, struct stored_tensor **out, int64_t *count)
 {
 	struct reader r = { file, file, file + size };
 	struct gguf g = { .alignment = ALIGNMENT_DEFAULT };
@@ -440,6 +444,8 @@ enum status gguf_check(const unsigned char *file, size_t size)
 	if (status == STATUS_OK && !paints(g.architecture))
 		status = status_fail(STATUS_UNSUPPORTED, "its architecture is %.*s, which is no picture model",
 			print_len(g.architecture), g.architecture.at);
+	if (status == STATUS_OK)
+		status = store_all(&g, out, count);
 	free(g.key);
 	free(g.tensor);
 	return status;

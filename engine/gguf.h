@@ -1,4 +1,4 @@
-/* gguf: the header of a GGUF file, checked completely.  Its tensors are not read by this version.
+/* gguf: the header of a GGUF file, checked completely.  Used by weights alone.
  *
  * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little-endian).
  */
@@ -7,10 +7,11 @@
 
 #include <stddef.h>
 
-#include "kernels/status.h"
+#include "engine/safetensors.h"
 
-/* STATUS_OK when the header and every tensor's place are sound; else STATUS_CORRUPT, or STATUS_UNSUPPORTED for a model
- * that paints no pictures.  The message names no file: the caller puts that before it. */
-enum status gguf_check(const unsigned char *file, size_t size);
+/* As safetensors_parse: *out is the caller's.  F32, F16 and BF16 have their dtype, all others a coding. STATUS_CORRUPT,
+ * or STATUS_UNSUPPORTED for a model that paints no pictures.  The message names no file: the caller puts that before
+ * it. */
+enum status gguf_parse(const unsigned char *file, size_t size, struct stored_tensor **out, int64_t *count);
 
 #endif

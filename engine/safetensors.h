@@ -7,6 +7,7 @@
 #ifndef PROMPTFS_ENGINE_SAFETENSORS_H
 #define PROMPTFS_ENGINE_SAFETENSORS_H
 
+#include "engine/names.h"
 #include "kernels/kernels.h"
 
 /* More dimensions than a struct tensor has: such tensors may lie in a file, but not be asked for. */
@@ -22,6 +23,10 @@ struct stored_tensor {
 	int64_t count;             /* elements */
 	const unsigned char *data; /* inside the file's memory */
 	size_t len;
+	int coding;                 /* enum gguf_type when data holds blocks of a GGUF file; 0: it is as dtype says */
+	enum names_how how;         /* what remains to be done to it (names.h): stored.h does it */
+	const unsigned char *scale; /* factors of all rows, or of each, F32; NULL: none */
+	int64_t n_scales;
 };
 
 /* file: `size` bytes.  *out is the caller's (stored_tensors_free).  STATUS_CORRUPT with a message that names no file:

@@ -1,7 +1,7 @@
-/* weights: the tensors of one component, from one safetensors file or from shards with their index.
+/* weights: the tensors of one component, from one file or from shards with their index.
  *
- * A file is mapped and its header checked (safetensors.c); then all tensors stand in one list sorted by name.  Other
- * formats are found only to say why they are refused.
+ * A file is mapped and its header checked (safetensors.c, gguf.c); then all tensors stand in one list sorted by name,
+ * under the names of diffusers (stored.c).  Values that are no plain floats are computed when they are asked for.
  */
 #include "engine/weights.h"
 
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #include "engine/gguf.h"
 #include "engine/json.h"
 #include "engine/safetensors.h"
+#include "engine/stored.h"
 
 enum { SHARDS_MAX = 1000 };
 
@@ -31,12 +33,25 @@ struct mapped {
 	bool copied; /* memory of its own instead of the file's pages */
 };
 
+/* The computed values of a tensor, until it is released. */
+struct computed {
+	const struct stored_tensor *of;
+	float *values;
+	struct computed *next;
+};
+
+struct cache {
+	pthread_mutex_t lock;
+	struct computed *first;
+};
+
 struct weights {
 	char *source; /* the file or the index, for messages */
 	struct mapped *file;
 	int n_files;
 	struct stored_tensor *tensor; /* sorted by name */
 	int64_t count;
+	struct cache *cache; /* may change in a const struct weights */
 };
 
 static enum status fail_memory(const char *path)
@@ -122,6 +137,26 @@ static enum status copy_aligned(struct mapped *m, struct stored_tensor *list, in
 	return STATUS_OK;
 }
 
+static bool ends_with(const char *name, const char *suffix)
+{
+	size_t len = strlen(name), suffix_len = strlen(suffix);
+
+	return len > suffix_len && !strcasecmp(name + len - suffix_len, suffix);
+}
+
+/* By its name, else by its content. */
+static enum status parse_file(const struct mapped *m, struct stored_tensor **list, int64_t *count)
+{
+	static const char *const pickles[] = { ".bin", ".pt", ".pth", ".ckpt" };
+
+	if (ends_with(m->path, ".gguf") || (m->size >= 4 && !memcmp(m->data, "GGUF", 4)))
+		return gguf_parse(m->data, m->size, list, count);
+	for (size_t i = 0; i < sizeof pickles / sizeof pickles[0]; i++)
+		if (ends_with(m->path, pickles[i]))
+			return status_fail(STATUS_UNSUPPORTED, "pickle files can run code: use safetensors");
+	return safetensors_parse(m->data, m->size, list, count);
+}
+
 /* Adds the file and its tensors to w. */
 static enum status add_file(struct weights *w, const char *path)
 {
@@ -132,7 +167,7 @@ static enum status add_file(struct weights *w, const char *path)
 
 	w->n_files++;
 	TRY(map_file(path, m));
-	status = safetensors_parse(m->data, m->size, &list, &count);
+	status = parse_file(m, &list, &count);
 	if (status != STATUS_OK)
 		return status_prefix(status, "%s: ", path);
 	if (misaligned(list, count))
@@ -164,6 +199,7 @@ static enum status sort_tensors(struct weights *w)
 	if (!w->count)
 		return status_fail(STATUS_CORRUPT, "%s: no tensors in it", w->source);
 	qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, compare_names);
+	stored_take_scales(w->tensor, &w->count);
 	for (int64_t i = 1; i < w->count; i++)
 		if (!strcmp(w->tensor[i - 1].name, w->tensor[i].name))
 			return status_fail(STATUS_CORRUPT, "%s: tensor %s is in %s as well",
@@ -187,7 +223,10 @@ static enum status new_weights(const char *source, size_t n_files, struct weight
 		return fail_memory(source);
 	w->source = strdup(source);
 	w->file = calloc(n_files, sizeof *w->file);
-	if (!w->source || !w->file) {
+	w->cache = calloc(1, sizeof *w->cache);
+	if (w->cache)
+		pthread_mutex_init(&w->cache->lock, NULL);
+	if (!w->source || !w->file || !w->cache) {
 		weights_close(w);
 		return fail_memory(source);
 	}
@@ -320,91 +359,94 @@ static enum status open_index(const char *dir, const char *index, struct weights
 	return status;
 }
 
-/* ---- other formats ----------------------------------------------------------------------------------------------- */
+/* ---- files of other names ---------------------------------------------------------------------------------------- */
 
-static enum status refuse_gguf(const char *path)
-{
-	struct mapped m = { 0 };
-	enum status status = map_file(path, &m);
+/* In order of preference. */
+static const char *const suffixes[] = { ".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt" };
 
-	if (status == STATUS_OK) {
-		status = gguf_check(m.data, m.size);
-		if (status != STATUS_OK)
-			status_prefix(status, "%s: ", path);
-	}
-	unmap_file(&m);
-	TRY(status);
-	return status_fail(
-		STATUS_UNSUPPORTED, "%s: GGUF weights are not read by this version; use the safetensors files", path);
-}
-
-static enum status refuse_pickle(const char *path)
-{
-	return status_fail(STATUS_UNSUPPORTED, "%s: pickle files can run code: use safetensors", path);
-}
-
-static enum status refuse_name(const char *path)
-{
-	return status_fail(
-		STATUS_NO_MODEL, "%s: its name must be diffusion_pytorch_model.safetensors or model.safetensors", path);
-}
-
-static const struct format {
-	const char *suffix;
-	enum status (*refuse)(const char *path);
-} formats[] = {
-	{ ".safetensors", refuse_name },
-	{ ".gguf", refuse_gguf },
-	{ ".bin", refuse_pickle },
-	{ ".pt", refuse_pickle },
-	{ ".pth", refuse_pickle },
-	{ ".ckpt", refuse_pickle },
+struct found {
+	char name[NAME_MAX + 1]; /* the first in order of the alphabet */
+	int count;
 };
 
-static bool ends_with(const char *name, const char *suffix)
-{
-	size_t len = strlen(name), suffix_len = strlen(suffix);
-
-	return len > suffix_len && !strcasecmp(name + len - suffix_len, suffix);
-}
-
-/* The first name in the folder, in order of the alphabet, that ends like this; "" if none. */
-static void find_suffix(DIR *folder, const char *suffix, char found[NAME_MAX + 1])
+static void find_suffix(DIR *folder, const char *suffix, struct found *found)
 {
 	const struct dirent *entry;
 
-	found[0] = 0;
+	*found = (struct found){ "", 0 };
 	rewinddir(folder);
-	while ((entry = readdir(folder)))
-		if (ends_with(entry->d_name, suffix) && (!found[0] || strcmp(entry->d_name, found) < 0))
-			snprintf(found, NAME_MAX + 1, "%s", entry->d_name);
+	while ((entry = readdir(folder))) {
+		if (entry->d_name[0] == '.' || !ends_with(entry->d_name, suffix))
+			continue;
+		if (!found->count++ || strcmp(entry->d_name, found->name) < 0)
+			snprintf(found->name, sizeof found->name, "%s", entry->d_name);
+	}
 }
 
-/* Always a failure. */
-static enum status refuse_folder(const char *dir)
+/* The one file with weights in the folder, of the best format there; found->count is 0 if there is none. */
+static enum status find_file(const char *dir, struct found *found)
 {
 	DIR *folder = opendir(dir);
-	char name[NAME_MAX + 1] = "";
+
+	*found = (struct found){ "", 0 };
+	if (!folder)
+		return errno == ENOENT ? STATUS_OK
+				       : status_fail(STATUS_IO, "%s: cannot open: %s", dir, strerror(errno));
+	for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0] && !found->count; i++)
+		find_suffix(folder, suffixes[i], found);
+	closedir(folder);
+	if (found->count > 1)
+		return status_fail(STATUS_NO_MODEL,
+			"%s: %d files with weights, %s and others: leave one, or choose one by Set: PART_file=", dir,
+			found->count, found->name);
+	return STATUS_OK;
+}
+
+/* Opens the one file with weights in dir; *found is false if there is none. */
+static enum status try_only_file(const char *dir, bool *found, struct weights **out)
+{
 	struct bytes path = { 0 };
-	size_t i = 0;
+	struct found file;
 	enum status status;
 
-	if (!folder)
-		return status_fail(
-			errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: cannot open: %s", dir, strerror(errno));
-	for (; i < sizeof formats / sizeof formats[0]; i++) {
-		find_suffix(folder, formats[i].suffix, name);
-		if (name[0])
-			break;
-	}
-	closedir(folder);
-	if (!name[0])
-		return status_fail(STATUS_NO_MODEL,
-			"%s: neither diffusion_pytorch_model.safetensors nor model.safetensors is there", dir);
-	TRY(bytes_print(&path, "%s/%s", dir, name));
-	status = formats[i].refuse((char *)path.data);
+	TRY(find_file(dir, &file));
+	*found = file.count > 0;
+	if (!*found)
+		return STATUS_OK;
+	TRY(bytes_print(&path, "%s/%s", dir, file.name));
+	status = weights_open_file((char *)path.data, out);
 	bytes_free(&path);
 	return status;
+}
+
+/* Folders beside the part's own in which ComfyUI keeps such files. */
+static const struct {
+	const char *part, *folder;
+} beside[] = {
+	{ "transformer", "diffusion_models" },
+	{ "transformer", "unet" },
+	{ "unet", "diffusion_models" },
+	{ "text_encoder", "text_encoders" },
+	{ "text_encoder", "clip" },
+};
+
+static enum status try_beside(const char *part, const char *dir, bool *found, struct weights **out)
+{
+	const char *slash = strrchr(dir, '/');
+
+	for (size_t i = 0; i < sizeof beside / sizeof beside[0] && slash; i++) {
+		struct bytes path = { 0 };
+		enum status status;
+
+		if (strcmp(beside[i].part, part) != 0)
+			continue;
+		TRY(bytes_print(&path, "%.*s/%s", (int)(slash - dir), dir, beside[i].folder));
+		status = try_only_file((char *)path.data, found, out);
+		bytes_free(&path);
+		if (status != STATUS_OK || *found)
+			return status;
+	}
+	return STATUS_OK;
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -428,7 +470,7 @@ static enum status try_name(const char *dir, const char *name, bool is_index, bo
 	return status;
 }
 
-enum status weights_open(const char *dir, struct weights **out)
+static enum status open_folder(const char *part, const char *dir, struct weights **out)
 {
 	static const struct {
 		const char *name;
@@ -440,23 +482,101 @@ enum status weights_open(const char *dir, struct weights **out)
 		{ "model.safetensors", false },
 	};
 
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		bool found = false;
+	bool found = false;
 
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		TRY(try_name(dir, names[i].name, names[i].is_index, &found, out));
 		if (found)
 			return STATUS_OK;
 	}
-	return refuse_folder(dir);
+	TRY(try_only_file(dir, &found, out));
+	if (!found)
+		TRY(try_beside(part, dir, &found, out));
+	if (!found)
+		return status_fail(STATUS_NO_MODEL,
+			"%s: neither diffusion_pytorch_model.safetensors nor model.safetensors is there", dir);
+	return STATUS_OK;
+}
+
+enum status weights_open(const char *dir, struct weights **out)
+{
+	return open_folder("", dir, out);
 }
 
 enum status weights_open_component(const struct component *c, struct weights **out)
 {
+	struct weights *w = NULL;
 	struct stat st;
+	enum status status;
 
-	if (stat(c->weights, &st) == 0 && S_ISREG(st.st_mode))
-		return weights_open_file(c->weights, out);
-	return weights_open(c->weights, out);
+	if (stat(c->weights, &st) == 0 && !S_ISDIR(st.st_mode))
+		TRY(weights_open_file(c->weights, &w));
+	else
+		TRY(open_folder(c->name, c->weights, &w));
+	status = stored_rename(c->name, &w->tensor, &w->count);
+	if (status != STATUS_OK)
+		status_prefix(status, "%s: ", w->source);
+	else
+		status = sort_tensors(w);
+	if (status != STATUS_OK) {
+		weights_close(w);
+		return status;
+	}
+	*out = w;
+	return STATUS_OK;
+}
+
+/* ---- computed values --------------------------------------------------------------------------------------------- */
+
+static enum status compute(const struct stored_tensor *t, float **out)
+{
+	float *values = malloc(t->count ? (size_t)t->count * sizeof *values : 1);
+
+	if (!values)
+		return status_fail(
+			STATUS_NO_MEMORY, "tensor %s: no memory for its %lld values", t->name, (long long)t->count);
+	stored_to_floats(t, values);
+	*out = values;
+	return STATUS_OK;
+}
+
+/* Asked again before it is released, a tensor has the same values. */
+static enum status get_computed(struct cache *cache, const struct stored_tensor *t, float **out)
+{
+	struct computed *c;
+	enum status status = STATUS_OK;
+
+	pthread_mutex_lock(&cache->lock);
+	for (c = cache->first; c && c->of != t; c = c->next)
+		;
+	if (!c && (c = calloc(1, sizeof *c))) {
+		status = compute(t, &c->values);
+		c->of = t;
+		c->next = cache->first;
+		cache->first = c;
+	}
+	if (!c)
+		status = status_fail(STATUS_NO_MEMORY, "tensor %s: no memory", t->name);
+	else
+		*out = c->values;
+	pthread_mutex_unlock(&cache->lock);
+	return status;
+}
+
+/* Takes one from the list and frees it; values NULL: any.  False when there is none. */
+static bool drop_computed(struct cache *cache, const void *values)
+{
+	struct computed **at = &cache->first, *c;
+
+	while (*at && values && (*at)->values != values)
+		at = &(*at)->next;
+	c = *at;
+	if (!c)
+		return false;
+	*at = c->next;
+	free(c->values);
+	free(c);
+	return true;
 }
 
 void weights_close(struct weights *w)
@@ -466,6 +586,11 @@ void weights_close(struct weights *w)
 	for (int i = 0; i < w->n_files; i++)
 		unmap_file(&w->file[i]);
 	stored_tensors_free(w->tensor, w->count);
+	while (w->cache && drop_computed(w->cache, NULL))
+		;
+	if (w->cache)
+		pthread_mutex_destroy(&w->cache->lock);
+	free(w->cache);
 	free(w->file);
 	free(w->source);
 	free(w);
@@ -499,35 +624,57 @@ static enum status check_shape(const char *path, const struct stored_tensor *t, 
 		have, want);
 }
 
+static enum status check_rank(const char *path, const struct stored_tensor *t)
+{
+	if (t->rank > TENSOR_RANK_MAX)
+		return status_fail(STATUS_CORRUPT, "%s: tensor %s has %d dimensions; at most %d are possible", path,
+			t->name, t->rank, TENSOR_RANK_MAX);
+	return STATUS_OK;
+}
+
+static struct tensor stored_view(const struct stored_tensor *t, const void *data, enum dtype dtype)
+{
+	/* a scalar is a vector of one */
+	return tensor_view((void *)data, dtype, t->rank ? t->rank : 1, t->rank ? t->dim : (int64_t[]){ 1 });
+}
+
 enum status weights_view(const struct weights *w, const char *name, struct tensor *out)
 {
 	const struct stored_tensor *t = find_tensor(w, name);
-	const char *path;
 
 	if (!t)
 		return status_fail(STATUS_CORRUPT, "%s: tensor %s is missing", w->source, name);
-	path = w->file[t->file].path;
 	if (t->dtype == DTYPE_OTHER)
-		return status_fail(
-			STATUS_CORRUPT, "%s: tensor %s has the dtype %s, which is not supported", path, name, t->type);
-	if (t->rank > TENSOR_RANK_MAX)
-		return status_fail(STATUS_CORRUPT, "%s: tensor %s has %d dimensions; at most %d are possible", path,
-			name, t->rank, TENSOR_RANK_MAX);
-	/* a scalar is a vector of one */
-	*out = tensor_view((void *)t->data, t->dtype, t->rank ? t->rank : 1, t->rank ? t->dim : (int64_t[]){ 1 });
+		return status_fail(STATUS_CORRUPT, "%s: tensor %s has the dtype %s, which is not supported",
+			w->file[t->file].path, name, t->type);
+	TRY(check_rank(w->file[t->file].path, t));
+	*out = stored_view(t, t->data, t->dtype);
 	return STATUS_OK;
 }
 
 enum status weights_find(const struct weights *w, const char *name, int rank, const int64_t *dim, struct tensor *out)
 {
 	const struct stored_tensor *t = find_tensor(w, name);
+	float *values = NULL;
+	const char *path;
 
-	if (t && t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16)
-		return status_fail(STATUS_CORRUPT, "%s: tensor %s has the dtype %s; F32, BF16 and F16 are possible",
-			w->file[t->file].path, name, t->type);
-	if (t && rank)
-		TRY(check_shape(w->file[t->file].path, t, rank, dim));
-	return weights_view(w, name, out);
+	if (!t)
+		return status_fail(STATUS_CORRUPT, "%s: tensor %s is missing", w->source, name);
+	path = w->file[t->file].path;
+	if (!stored_can_be_floats(t))
+		return status_fail(STATUS_CORRUPT,
+			"%s: tensor %s has the dtype %s; F32, BF16, F16, F8_E4M3 and F8_E5M2 are possible", path, name,
+			t->type);
+	if (rank)
+		TRY(check_shape(path, t, rank, dim));
+	TRY(check_rank(path, t));
+	if (stored_needs_work(t)) {
+		TRY(get_computed(w->cache, t, &values));
+		*out = stored_view(t, values, DTYPE_F32);
+	} else {
+		*out = stored_view(t, t->data, t->dtype);
+	}
+	return STATUS_OK;
 }
 
 bool weights_has(const struct weights *w, const char *name)
@@ -575,15 +722,14 @@ enum dtype weights_dtype(const struct weights *w)
 	const struct stored_tensor *largest = &w->tensor[0];
 
 	for (int64_t i = 1; i < w->count; i++)
-		if (w->tensor[i].len > largest->len)
+		if (w->tensor[i].count > largest->count)
 			largest = &w->tensor[i];
 	return largest->dtype;
 }
 
-void weights_release(const struct weights *w, const struct tensor *t)
+static void release_pages(const struct weights *w, uintptr_t begin, uintptr_t end)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-	uintptr_t begin = (uintptr_t)t->data, end = begin + (uintptr_t)tensor_count(t) * dtype_size(t->dtype);
 	uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
 
 	for (int i = 0; i < w->n_files; i++) {
@@ -594,4 +740,28 @@ void weights_release(const struct weights *w, const struct tensor *t)
 		if (!m->copied && begin >= map && end - map <= m->size && first < last)
 			madvise((void *)first, last - first, MADV_DONTNEED);
 	}
+}
+
+static const struct stored_tensor *computed_from(const struct cache *cache, const void *values)
+{
+	for (const struct computed *c = cache->first; c; c = c->next)
+		if (c->values == values)
+			return c->of;
+	return NULL;
+}
+
+void weights_release(const struct weights *w, const struct tensor *t)
+{
+	uintptr_t begin = (uintptr_t)t->data, end = begin + (uintptr_t)tensor_count(t) * dtype_size(t->dtype);
+	const struct stored_tensor *source;
+
+	pthread_mutex_lock(&w->cache->lock);
+	source = computed_from(w->cache, t->data);
+	if (source) {
+		begin = (uintptr_t)source->data;
+		end = begin + source->len;
+		drop_computed(w->cache, t->data);
+	}
+	pthread_mutex_unlock(&w->cache->lock);
+	release_pages(w, begin, end);
 }

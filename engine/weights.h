@@ -1,4 +1,4 @@
-/* weights: the tensors of one component of a model (a folder with safetensors files), mapped, never read whole.
+/* weights: the tensors of one component of a model (safetensors, GGUF), mapped, never read whole.
  *
  *     struct weights *w;
  *     TRY(weights_open("/models/z/transformer", &w));          // one file, or shards with their index
@@ -7,7 +7,7 @@
  *     weights_release(w, &t);                                  // its pages leave memory
  *
  * Everything in the files is checked when they are opened: header length, JSON, names, dtypes, shapes, offsets, gaps,
- * overlaps, trailing bytes (format: https://github.com/huggingface/safetensors).  Errors are STATUS_CORRUPT (or
+ * overlaps, trailing bytes (safetensors.h, gguf.h).  Errors are STATUS_CORRUPT (or
  * STATUS_NO_MODEL where a file is not there) and name the file and the tensor.
  *
  * Threads: after opening, reading is safe from any thread.
@@ -23,14 +23,17 @@
 struct weights;
 
 /* dir: a component's folder.  Looked for, in this order: {diffusion_pytorch_model,model}.safetensors.index.json,
- * {..}.safetensors.  Where only other formats lie there (GGUF, pickles), the error says what was found: a malformed
- * GGUF says what is wrong with it, a good one and every pickle that this version does not read them. */
+ * {..}.safetensors, the only file ending in .safetensors, in .gguf, in .bin, .pt, .pth or .ckpt. */
 enum status weights_open(const char *dir, struct weights **out);
-enum status weights_open_file(const char *path, struct weights **out); /* one safetensors file of any name */
-enum status weights_open_component(const struct component *c, struct weights **out); /* wherever they are */
-void weights_close(struct weights *w);                                               /* NULL is allowed; views die */
+enum status weights_open_file(const char *path, struct weights **out); /* one file of any name */
 
-/* The view of tensor `name`, which must have this shape and a floating dtype (F32, BF16, F16).  rank 0: any shape. */
+/* Wherever they are, also in the folders where ComfyUI keeps them; under the names of diffusers, also where they lie in
+ * a checkpoint of all parts or have the names of their original code (names.h). */
+enum status weights_open_component(const struct component *c, struct weights **out);
+void weights_close(struct weights *w); /* NULL is allowed; views die */
+
+/* The view of tensor `name`, which must have this shape; rank 0: any.  Its dtype is F32, BF16 or F16.  Where the file
+ * holds blocks, 8-bit floats or another order, values are computed, and die when the view is released. */
 enum status weights_find(const struct weights *w, const char *name, int rank, const int64_t *dim, struct tensor *out);
 /* The same for any shape and any dtype with a name in enum dtype (reading traces). */
 enum status weights_view(const struct weights *w, const char *name, struct tensor *out);
@@ -44,7 +47,8 @@ uint64_t weights_bytes(const struct weights *w);                     /* all tens
 int64_t weights_parameters(const struct weights *w);                 /* all tensors' elements together */
 enum dtype weights_dtype(const struct weights *w);                   /* of the largest tensor */
 
-/* Gives the mapped pages that lie wholly inside t back to the system (madvise); t stays readable. */
+/* Gives the mapped pages that lie wholly inside t back to the system (madvise); t stays readable, but for computed
+ * values, which are freed. */
 void weights_release(const struct weights *w, const struct tensor *t);
 
 /* Writing, for traces: tensors in the given order; DTYPE_F32, DTYPE_I64 and DTYPE_U8.  The file appears whole or not.
