@@ -90,9 +90,11 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Components are the keys of model_index.json that hold a list and do not begin with "_". */
+/* Components are the keys of model_index.json that hold a list and do not begin with "_"; ComfyUI's folders may hold
+ * their weights (weights.c). */
 static enum status list_files(const char *root, struct files *f)
 {
+	static const char *const others[] = { "diffusion_models", "text_encoders", "clip" };
 	char path[PATH_MAX + 32];
 	json_t *index, *value;
 	const char *key;
@@ -105,6 +107,8 @@ static enum status list_files(const char *root, struct files *f)
 		if (status == STATUS_OK && json_is_array(value) && key[0] != '_' && !strchr(key, '/') &&
 			strcmp(key, "..") != 0)
 			status = list_folder(root, key, f);
+	for (size_t i = 0; i < sizeof others / sizeof others[0] && status == STATUS_OK; i++)
+		status = list_folder(root, others[i], f);
 	json_decref(index);
 	qsort(f->path, (size_t)f->n, sizeof *f->path, by_name);
 	return status;

@@ -424,7 +424,6 @@ static const struct {
 	const char *part, *folder;
 } beside[] = {
 	{ "transformer", "diffusion_models" },
-	{ "transformer", "unet" },
 	{ "unet", "diffusion_models" },
 	{ "text_encoder", "text_encoders" },
 	{ "text_encoder", "clip" },

@@ -3,7 +3,7 @@
  *
  * For each case and each of ref f32, cpu f32 and cpu bf16 (where the processor has it).  f32 is judged by the case's
  * tolerances, bf16 by twice the distance that the reference itself moves in bfloat16, but never by less than 0.01.
- * Cases whose model is not in the diffusers layout (single files, fp8, GGUF) are counted as skipped.
+ * Cases whose model has no model_index.json are counted as skipped.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -201,7 +201,10 @@ static void add_argument(struct command *c, const char *key, const json_t *value
 			return;
 		}
 	add(c, "--set");
-	add(c, "%s=%s", key, text);
+	if (strlen(key) > 5 && strcmp(key + strlen(key) - 5, "_file") == 0)
+		add(c, "%s=%s/%s", key, check_golden(), text);
+	else
+		add(c, "%s=%s", key, text);
 }
 
 static bool run(const struct command *c)
@@ -250,14 +253,14 @@ static void run_case(const json_t *golden, const char *device, const char *dtype
 	unlink(picture);
 }
 
-/* Whether the model's transformer lies in the folder as diffusers writes it. */
-static bool diffusers_layout(const json_t *golden)
+/* Whether the model says what it is. */
+static bool has_index(const json_t *golden)
 {
 	char path[4096];
 
-	snprintf(path, sizeof path, "%s/models/%s/transformer/diffusion_pytorch_model.safetensors", check_golden(),
+	snprintf(path, sizeof path, "%s/models/%s/model_index.json", check_golden(),
 		json_string_value(json_object_get(golden, "model")));
-	return access(path, R_OK) == 0 && !json_object_get(json_object_get(golden, "args"), "transformer_file");
+	return access(path, R_OK) == 0;
 }
 
 static void check_file(const char *json_path, bool bf16)
@@ -270,8 +273,8 @@ static void check_file(const char *json_path, bool bf16)
 		return;
 	}
 	snprintf(tensors, sizeof tensors, "%.*s.safetensors", (int)strlen(json_path) - 5, json_path);
-	if (!diffusers_layout(golden)) {
-		printf("skip - %s: its model is not in the diffusers layout\n",
+	if (!has_index(golden)) {
+		printf("skip - %s: its model has no model_index.json\n",
 			json_string_value(json_object_get(golden, "id")));
 	} else {
 		run_case(golden, "ref", "f32", tensors);
