@@ -133,6 +133,7 @@ struct progress {
 	struct run *run;
 	struct engine_progress now;
 	double since, load_seconds; /* of the stage under way */
+	int calls;                  /* of the network, in all */
 };
 
 /* Books the time since the last call on the stage that ends now; loading inside a stage counts as loading. */
@@ -152,7 +153,7 @@ static enum status begin(struct progress *p, enum stage stage, int step)
 	book(p);
 	p->now.stage = stage;
 	p->now.step = step;
-	p->now.steps = stage == STAGE_STEP ? p->job->recipe->steps : 0;
+	p->now.steps = stage == STAGE_STEP ? p->calls : 0;
 	if (p->job->progress)
 		p->job->progress(p->job->context, &p->now);
 	if (p->job->cancelled && p->job->cancelled(p->job->context))
@@ -160,41 +161,80 @@ static enum status begin(struct progress *p, enum stage stage, int step)
 	return STATUS_OK;
 }
 
-/* The first latents.  Several pictures of one call are one draw; the recipe may ask for one that is not the first. */
-static enum status draw_latents(struct run *run, struct tensor latents)
+/* How the job samples: the family says which scheduler file, the recipe which sampler. */
+static enum status open_sampler(
+	struct engine *e, struct run *run, const struct family *family, const int64_t shape[3], struct sampler **out)
 {
 	const struct recipe *r = run->recipe;
-	int64_t n = recipe_set_int(r, "num_images_per_prompt", 1), i = recipe_set_int(r, "image_index", 0);
-	int64_t count = tensor_count(&latents);
-	float *noise = malloc((size_t)(n * count) * sizeof *noise);
-	struct tensor host = latents;
-	struct rng rng;
-	enum status status;
+	struct sampler_request request = { .name = r->sampler,
+		.steps = r->steps,
+		.pictures = recipe_set_int(r, "num_images_per_prompt", 1),
+		.picture = recipe_set_int(r, "image_index", 0) };
 
-	if (!noise)
-		return status_fail(STATUS_NO_MEMORY, "no memory for %lld random numbers", (long long)(n * count));
-	rng_seed(&rng, r->rng, r->seed);
-	rng_normal(&rng, DTYPE_F32, n * count, noise);
-	host.data = noise + i * count;
-	status = kernels_upload(run->k, &host, latents);
-	free(noise);
-	return status;
+	family->sampler(e->state, r, &request);
+	TRY(sampler_open(run->k, run->arena, &request, 3, shape, out));
+	return STATUS_OK;
+}
+
+static enum status trace_schedule(struct run *run, const struct sampler *s)
+{
+	const float *values;
+	int n;
+
+	values = sampler_timesteps(s, &n);
+	TRY(trace_floats(run->trace, "timesteps", values, n));
+	values = sampler_sigmas(s, &n);
+	return n > 0 ? trace_floats(run->trace, "sigmas", values, n) : STATUS_OK;
+}
+
+/* The first latents.  Several pictures of one call are one draw; the recipe may ask for one that is not the first. */
+static enum status draw_latents(struct run *run, const struct sampler *s, struct tensor latents)
+{
+	const struct recipe *r = run->recipe;
+
+	TRY(rng_fill(&run->rng, run->k, recipe_set_int(r, "num_images_per_prompt", 1),
+		recipe_set_int(r, "image_index", 0), latents));
+	TRY(kernels_axpby(run->k, 0, latents, sampler_init_sigma(s), latents));
+	return trace_tensor(run->trace, run->k, latents, "latents.init");
 }
 
 static enum status denoise(
-	struct engine *e, struct run *run, struct progress *p, const struct schedule *s, struct tensor latents)
+	struct engine *e, struct run *run, struct progress *p, struct sampler *s, struct tensor latents)
 {
-	struct tensor prediction;
+	struct tensor scaled, prediction;
 
+	TRY(arena_take(run->arena, DTYPE_F32, 3, latents.dim, &scaled));
 	TRY(arena_take(run->arena, DTYPE_F32, 3, latents.dim, &prediction));
-	for (int i = 0; i < s->steps; i++) {
-		TRY(begin(p, STAGE_STEP, i));
-		TRY(e->model.family->predict(e->state, run, s, i, latents, prediction));
-		TRY(trace_tensor(run->trace, run->k, prediction, "noise_pred.%d", i));
-		TRY(kernels_axpby(run->k, s->sigmas[i + 1] - s->sigmas[i], prediction, 1, latents));
-		TRY(trace_tensor(run->trace, run->k, latents, "latents.%d", i));
+	for (int call = 0; call < sampler_calls(s); call++) {
+		TRY(begin(p, STAGE_STEP, call));
+		TRY(sampler_input(s, call, latents, scaled));
+		TRY(e->model.family->predict(e->state, run, s, call, scaled, prediction));
+		TRY(trace_tensor(run->trace, run->k, prediction, "noise_pred.%d", call));
+		TRY(sampler_step(s, call, prediction, latents, &run->rng));
+		TRY(trace_tensor(run->trace, run->k, latents, "latents.%d", call));
 	}
 	return STATUS_OK;
+}
+
+/* From noise to latents of a picture, taken from the run's arena. */
+static enum status sample(struct engine *e, struct run *run, struct progress *p, struct tensor *latents)
+{
+	const struct family *family = e->model.family;
+	struct sampler *s;
+	int64_t shape[3];
+	enum status status;
+
+	family->latent_shape(e->state, run->recipe, shape);
+	TRY(arena_take(run->arena, DTYPE_F32, 3, shape, latents));
+	TRY(open_sampler(e, run, family, shape, &s));
+	p->calls = sampler_calls(s);
+	status = trace_schedule(run, s);
+	if (status == STATUS_OK)
+		status = draw_latents(run, s, *latents);
+	if (status == STATUS_OK)
+		status = denoise(e, run, p, s, *latents);
+	sampler_close(s);
+	return status;
 }
 
 static enum status check_finite(struct engine *e, struct tensor t, const char *what)
@@ -229,21 +269,12 @@ static enum status encode_png(struct engine *e, struct run *run, struct tensor p
 static enum status paint(struct engine *e, struct run *run, struct progress *p, struct bytes *png)
 {
 	const struct family *family = p->job->model->family;
-	struct schedule schedule;
 	struct tensor latents, picture;
-	int64_t shape[3];
 
 	TRY(need_model(e, p->job));
 	TRY(begin(p, STAGE_TEXT, 0));
 	TRY(family->encode(e->state, run));
-	TRY(family->schedule(e->state, run->recipe, &schedule));
-	TRY(trace_floats(run->trace, "timesteps", schedule.timesteps, schedule.steps));
-	TRY(trace_floats(run->trace, "sigmas", schedule.sigmas, schedule.steps + 1));
-	family->latent_shape(e->state, run->recipe, shape);
-	TRY(arena_take(run->arena, DTYPE_F32, 3, shape, &latents));
-	TRY(draw_latents(run, latents));
-	TRY(trace_tensor(run->trace, run->k, latents, "latents.init"));
-	TRY(denoise(e, run, p, &schedule, latents));
+	TRY(sample(e, run, p, &latents));
 	TRY(check_finite(e, latents, "latents"));
 	TRY(begin(p, STAGE_DECODE, 0));
 	TRY(family->decode(e->state, run, latents, &picture));
@@ -262,6 +293,7 @@ enum status engine_generate(struct engine *e, const struct engine_job *job, stru
 
 	if (status == STATUS_OK && job->trace)
 		status = trace_new(&run.trace);
+	rng_seed(&run.rng, job->recipe->rng, job->recipe->seed);
 	if (status == STATUS_OK)
 		status = paint(e, &run, &progress, png);
 	if (status == STATUS_OK && job->trace)

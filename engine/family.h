@@ -3,14 +3,14 @@
  * One file per family defines a `const struct family`; families.c lists them.  No other file names a family.  engine.c
  * runs every family the same way:
  *
- *     open -> encode -> schedule -> (predict -> Euler step) x steps -> decode -> close
+ *     open -> encode -> sampler -> (predict -> sampler_step) x calls -> decode -> close
  */
 #ifndef PROMPTFS_ENGINE_FAMILY_H
 #define PROMPTFS_ENGINE_FAMILY_H
 
 #include "engine/model.h"
 #include "engine/recipe.h"
-#include "engine/schedule.h"
+#include "engine/sampler.h"
 #include "engine/trace.h"
 #include "kernels/kernels.h"
 
@@ -20,6 +20,7 @@ struct run {
 	struct arena *arena; /* whatever is taken lives until the job ends, unless released to a mark */
 	const struct recipe *recipe;
 	struct trace *trace; /* NULL: no trace is wanted */
+	struct rng rng;      /* every random number of the job comes from it, in order */
 	double load_seconds; /* spent on loading weights: families add to it */
 };
 
@@ -55,10 +56,11 @@ struct family {
 	enum status (*encode)(void *state, struct run *run);
 	/* [channels, height, width] of the latents. */
 	void (*latent_shape)(const void *state, const struct recipe *r, int64_t dim[3]);
-	enum status (*schedule)(const void *state, const struct recipe *r, struct schedule *out);
-	/* What step `step` hands to the scheduler, after guidance, with the scheduler's sign; latents and out [c, h, w]
-	 * F32. */
-	enum status (*predict)(void *state, struct run *run, const struct schedule *s, int step, struct tensor latents,
+	/* Fills in the scheduler's file and what its pipeline adds; name, steps and pictures are set already. */
+	void (*sampler)(const void *state, const struct recipe *r, struct sampler_request *out);
+	/* What call `call` hands to the sampler, after guidance, with the sampler's sign; latents (already as
+	 * sampler_input scales them) and out [c, h, w] F32. */
+	enum status (*predict)(void *state, struct run *run, const struct sampler *s, int call, struct tensor latents,
 		struct tensor out);
 	/* Latents to a picture [height, width, 3] F32 about -1..1, taken from the run's arena. */
 	enum status (*decode)(void *state, struct run *run, struct tensor latents, struct tensor *picture);

@@ -6,6 +6,7 @@
 #include "engine/rng.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { MT_LEN = 624, MT_SHIFT = 397, BLOCK = 16 };
@@ -206,6 +207,23 @@ void rng_normal(struct rng *r, enum dtype dtype, int64_t n, float *out)
 	else
 		draw_torch_cpu(r, dtype, n, out);
 	round_to(dtype, n, out);
+}
+
+enum status rng_fill(struct rng *r, struct kernels *k, int64_t pictures, int64_t picture, struct tensor out)
+{
+	int64_t count = tensor_count(&out);
+	float *noise = malloc((size_t)(pictures * count) * sizeof *noise);
+	struct tensor host = out;
+	enum status status;
+
+	if (!noise)
+		return status_fail(
+			STATUS_NO_MEMORY, "no memory for %lld random numbers", (long long)(pictures * count));
+	rng_normal(r, DTYPE_F32, pictures * count, noise);
+	host.data = noise + picture * count;
+	status = kernels_upload(k, &host, out);
+	free(noise);
+	return status;
 }
 
 static const char *const names[RNG_COUNT] = { [RNG_TORCH_CPU] = "torch-cpu", [RNG_PHILOX] = "philox" };

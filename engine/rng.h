@@ -33,6 +33,9 @@ void rng_seed(struct rng *r, enum rng_kind kind, uint64_t seed);
 /* torch.randn(n, dtype): F32, BF16 or F16, widened to float.  One call is one draw of the whole tensor. */
 void rng_normal(struct rng *r, enum dtype dtype, int64_t n, float *out);
 
+/* A tensor of normal numbers, F32 and contiguous: those of one picture (0 = the first) out of a draw for `pictures`. */
+enum status rng_fill(struct rng *r, struct kernels *k, int64_t pictures, int64_t picture, struct tensor out);
+
 /* Philox4x32-10 of one counter. */
 void rng_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 

@@ -125,12 +125,9 @@ static void card_latent_shape(const void *state, const struct recipe *r, int64_t
 	dim[2] = r->width / 16;
 }
 
-static enum status card_schedule(const void *state, const struct recipe *r, struct schedule *out)
+static void card_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
 {
-	struct flow_config flow = { .num_train_timesteps = 1000, .shift = 1, .base_tokens = 1, .max_tokens = 2 };
-
-	flow_schedule(&flow, r->steps, 1, out);
-	return STATUS_OK;
+	out->linspace_sigmas = true;
 }
 
 static void wait_ms(int64_t ms)
@@ -143,7 +140,7 @@ static void wait_ms(int64_t ms)
 
 /* The straight way from the latents to the card: (latents - card) / sigma. */
 static enum status card_predict(
-	void *state, struct run *run, const struct schedule *s, int step, struct tensor latents, struct tensor out)
+	void *state, struct run *run, const struct sampler *s, int call, struct tensor latents, struct tensor out)
 {
 	struct card *c = state;
 	int64_t height = latents.dim[1], width = latents.dim[2], count = tensor_count(&latents);
@@ -166,7 +163,7 @@ static enum status card_predict(
 	host.data = card;
 	status = kernels_upload(run->k, &host, out);
 	if (status == STATUS_OK)
-		status = kernels_axpby(run->k, 1 / s->sigmas[step], latents, -1 / s->sigmas[step], out);
+		status = kernels_axpby(run->k, 1 / sampler_sigma(s, call), latents, -1 / sampler_sigma(s, call), out);
 	free(card);
 	return status;
 }
@@ -208,7 +205,7 @@ const struct family testcard_family = {
 	.close = free,
 	.encode = card_encode,
 	.latent_shape = card_latent_shape,
-	.schedule = card_schedule,
+	.sampler = card_sampler,
 	.predict = card_predict,
 	.decode = card_decode,
 };

@@ -15,6 +15,7 @@
 
 #include "engine/autoencoder.h"
 #include "engine/family.h"
+#include "engine/json.h"
 #include "engine/parts.h"
 #include "engine/png.h"
 #include "engine/qwen3.h"
@@ -31,7 +32,7 @@ struct zimage {
 	struct kernels *k;
 	struct parts *parts;
 	int64_t latent_channels, pixels_per_latent;
-	struct flow_config flow;
+	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
 	struct tokenizer *tokenizer;
 	struct qwen3 *text; /* borrowed from parts, as the next */
 	struct zimage_transformer *transformer;
@@ -52,6 +53,11 @@ static int smaller(int64_t a, int64_t b)
 	return (int)(a < b ? a : b);
 }
 
+static enum status read_shift(const json_t *object, const char *path, void *out)
+{
+	return json_get_number(object, path, "shift", 1e-3, 1e3, out);
+}
+
 /* The published files say nowhere which of the two models they are.  Turbo's schedule is shifted by 3, the base model's
  * by more; what follows from it are only the defaults of steps and guidance. */
 static enum status zimage_describe(struct model *m)
@@ -60,8 +66,7 @@ static enum status zimage_describe(struct model *m)
 	struct component part;
 	struct zimage_config transformer;
 	struct autoencoder_config vae;
-	struct flow_config flow;
-	bool turbo;
+	double shift = 1;
 	int side;
 
 	TRY(model_component(m, "transformer", &part));
@@ -69,15 +74,14 @@ static enum status zimage_describe(struct model *m)
 	TRY(model_component(m, "vae", &part));
 	TRY(autoencoder_config_read(part.config, &vae));
 	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
-	TRY(flow_config_read(path, &flow));
-	turbo = flow.shift <= 3;
+	TRY(json_read_with(path, read_shift, &shift));
 	m->size_multiple = ZIMAGE_PATCH << (vae.n_blocks - 1);
 	m->size_max = smaller(
 		PNG_SIDE_MAX, m->size_multiple * (int64_t)smaller(transformer.axes_len[1], transformer.axes_len[2]));
 	side = smaller(vae.sample_size, m->size_max) / m->size_multiple * m->size_multiple;
 	if (side == 0)
 		side = m->size_multiple;
-	m->defaults = (struct model_defaults){ side, side, turbo ? 8 : 50, turbo ? 0 : 5 };
+	m->defaults = (struct model_defaults){ side, side, shift <= 3 ? 8 : 50, shift <= 3 ? 0 : 5 };
 	return STATUS_OK;
 }
 
@@ -99,12 +103,14 @@ static const struct setting settings[] = {
 
 static enum status zimage_resolve(const struct model *m, struct recipe *r)
 {
+	char path[PATH_MAX + 64];
+
 	TRY(check_side(m, "width", r->width));
 	TRY(check_side(m, "height", r->height));
 	if (!r->sampler[0] || strcmp(r->sampler, "flow_euler") == 0)
 		strcpy(r->sampler, "euler");
-	if (strcmp(r->sampler, "euler") != 0)
-		return status_fail(STATUS_INVALID, "Sampler: %s is not supported for Z-Image; use euler", r->sampler);
+	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
+	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Z-Image"));
 	if (r->n_loras > 0)
 		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
@@ -150,8 +156,8 @@ static enum status read_parts(struct zimage *z, const struct model *m)
 			m->path, (long long)transformer.channels, (long long)vae.latent_channels);
 	z->latent_channels = vae.latent_channels;
 	z->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
-	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
-	TRY(flow_config_read(path, &z->flow));
+	join(z->scheduler, sizeof z->scheduler, m->path, "scheduler/scheduler_config.json");
+	TRY(sampler_check(z->scheduler, "", 1));
 	join(path, sizeof path, m->path, "tokenizer/tokenizer.json");
 	return tokenizer_open(path, &z->tokenizer);
 }
@@ -309,33 +315,34 @@ static void zimage_latent_shape(const void *state, const struct recipe *r, int64
 	dim[2] = r->width / z->pixels_per_latent;
 }
 
-static enum status zimage_schedule(const void *state, const struct recipe *r, struct schedule *out)
+static void zimage_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
 {
 	const struct zimage *z = state;
 	int64_t side = ZIMAGE_PATCH * z->pixels_per_latent;
 
-	flow_schedule(&z->flow, r->steps, (r->height / side) * (r->width / side), out);
-	return STATUS_OK;
+	out->config = z->scheduler;
+	out->linspace_sigmas = true;
+	out->image_tokens = (r->height / side) * (r->width / side);
 }
 
 /* 1 - sigma as the pipeline computes it. */
-static float time_of(const struct schedule *s, int step)
+static float time_of(const struct sampler *s, int call)
 {
-	return (1000 - s->timesteps[step]) / 1000;
+	return (1000 - sampler_timestep(s, call)) / 1000;
 }
 
 /* Modulation is computed for a run of steps at once; its tensors stay in the arena, the first run is the largest. */
-static enum status need_modulation(struct zimage *z, struct run *run, const struct schedule *s, int step)
+static enum status need_modulation(struct zimage *z, struct run *run, const struct sampler *s, int call)
 {
 	float times[MODULATION_STEPS];
-	int n = s->steps - step < MODULATION_STEPS ? s->steps - step : MODULATION_STEPS;
+	int rest = sampler_calls(s) - call, n = rest < MODULATION_STEPS ? rest : MODULATION_STEPS;
 
-	if (z->modulation_count && step >= z->modulation_first && step < z->modulation_first + z->modulation_count)
+	if (z->modulation_count && call >= z->modulation_first && call < z->modulation_first + z->modulation_count)
 		return STATUS_OK;
 	for (int i = 0; i < n; i++)
-		times[i] = time_of(s, step + i);
+		times[i] = time_of(s, call + i);
 	TRY(zimage_transformer_modulation(z->transformer, run->arena, n, times, &z->modulation));
-	z->modulation_first = step;
+	z->modulation_first = call;
 	z->modulation_count = n;
 	return STATUS_OK;
 }
@@ -376,7 +383,7 @@ static enum status guide(struct zimage *z, const struct recipe *r, struct tensor
 }
 
 static enum status zimage_predict(
-	void *state, struct run *run, const struct schedule *s, int step, struct tensor latents, struct tensor out)
+	void *state, struct run *run, const struct sampler *s, int call, struct tensor latents, struct tensor out)
 {
 	struct zimage *z = state;
 	struct tensor negative;
@@ -384,12 +391,12 @@ static enum status zimage_predict(
 	size_t mark;
 	int64_t row;
 
-	TRY(need_modulation(z, run, s, step));
-	row = step - z->modulation_first;
+	TRY(need_modulation(z, run, s, call));
+	row = call - z->modulation_first;
 	TRY(zimage_transformer_predict(
 		z->transformer, run->arena, &z->caption[POSITIVE], &z->modulation, row, latents, out));
 	/* beyond cfg_truncation (compared with 1 - sigma, and only up to 1) guidance is off */
-	if (!guided(run->recipe) || (truncation <= 1 && (double)time_of(s, step) > truncation))
+	if (!guided(run->recipe) || (truncation <= 1 && (double)time_of(s, call) > truncation))
 		return STATUS_OK;
 	mark = arena_mark(run->arena);
 	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &negative));
@@ -419,7 +426,7 @@ const struct family zimage_family = {
 	.close = zimage_close,
 	.encode = zimage_encode,
 	.latent_shape = zimage_latent_shape,
-	.schedule = zimage_schedule,
+	.sampler = zimage_sampler,
 	.predict = zimage_predict,
 	.decode = zimage_decode,
 };
