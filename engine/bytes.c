@@ -1,11 +1,15 @@
 /* bytes: a growing buffer. */
 #include "engine/bytes.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum status bytes_reserve(struct bytes *b, size_t more)
 {
@@ -58,4 +62,44 @@ void bytes_free(struct bytes *b)
 {
 	free(b->data);
 	*b = (struct bytes){ 0 };
+}
+
+static enum status read_open_file(struct bytes *b, int fd, const char *path, int max_mib)
+{
+	struct stat st;
+	size_t end;
+
+	if (fstat(fd, &st))
+		return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return status_fail(STATUS_CORRUPT, "%s: not a regular file", path);
+	if (st.st_size > (off_t)max_mib << 20)
+		return status_fail(
+			STATUS_CORRUPT, "%s: larger than the %d MiB that such a file may have", path, max_mib);
+	TRY(bytes_reserve(b, (size_t)st.st_size));
+	end = b->len + (size_t)st.st_size;
+	while (b->len < end) {
+		ssize_t got = read(fd, b->data + b->len, end - b->len);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
+		if (got == 0)
+			break;
+		b->len += (size_t)got;
+	}
+	return bytes_add(b, "", 0);
+}
+
+enum status bytes_read_file(struct bytes *b, const char *path, int max_mib)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO in the place of the file must not hang us */
+	enum status status;
+
+	if (fd < 0)
+		return status_fail(errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: %s", path, strerror(errno));
+	status = read_open_file(b, fd, path, max_mib);
+	close(fd);
+	return status;
 }

@@ -1,59 +1,24 @@
 /* json: reading configuration files of models with jansson, every value checked. */
 #include "engine/json.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "engine/bytes.h"
 
 /* A parsed value takes up to 130 bytes: the second limit keeps a file of empty lists from taking gigabytes.  Qwen3's
  * tokenizer has 0.6 million by the same count. */
-enum { FILE_MAX = 64 << 20, VALUES_MAX = 4 << 20 };
+enum { FILE_MAX_MIB = 64, VALUES_MAX = 4 << 20 };
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
-
-static enum status read_all(int fd, const char *path, struct bytes *out)
-{
-	struct stat st;
-
-	if (fstat(fd, &st))
-		return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
-	if (!S_ISREG(st.st_mode))
-		return status_fail(STATUS_CORRUPT, "%s: not a regular file", path);
-	if (st.st_size > FILE_MAX)
-		return status_fail(
-			STATUS_CORRUPT, "%s: larger than the %d MiB that a JSON file may have", path, FILE_MAX >> 20);
-	TRY(bytes_reserve(out, (size_t)st.st_size));
-	while (out->len < (size_t)st.st_size) {
-		ssize_t got = read(fd, out->data + out->len, (size_t)st.st_size - out->len);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
-		if (got == 0)
-			break;
-		out->len += (size_t)got;
-	}
-	return STATUS_OK;
-}
 
 enum status json_read_object(const char *path, json_t **out)
 {
 	struct bytes text = { 0 };
-	enum status status;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO in the place of the file must not hang us */
+	enum status status = bytes_read_file(&text, path, FILE_MAX_MIB);
 
-	if (fd < 0)
-		return status_fail(errno == ENOENT ? STATUS_NO_MODEL : STATUS_IO, "%s: %s", path, strerror(errno));
-	status = read_all(fd, path, &text);
-	close(fd);
 	if (status == STATUS_OK) {
 		status = json_parse_object(text.data, text.len, out);
 		if (status != STATUS_OK)

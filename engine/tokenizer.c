@@ -1,56 +1,105 @@
-/* tokenizer: text to token ids by a Hugging Face tokenizer.json of the byte-level BPE kind.
+/* tokenizer: text to token ids.
  *
- *     text -> added tokens cut out -> NFC -> pieces by the pattern -> bytes -> merges (tokenizer_bpe.c)
+ *     text -> added tokens cut out -> normalized -> pieces by patterns -> bytes -> merges (tokenizer_bpe.c)
+ *                                  -> T5: all the rest (tokenizer_unigram.c)
  *
- * A prompt comes from anybody: every step is linear in it, but for the logarithm of the merges.
+ * Every kind becomes a tokenizer.json first (tokenizer_clip.c), except SentencePiece models.  A prompt comes from
+ * anybody: every step is linear in it, but for the logarithm of the merges.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 
 #include "engine/tokenizer.h"
 
+#include <limits.h>
 #include <pcre2.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <utf8proc.h>
 
 #include "engine/bytes.h"
 #include "engine/json.h"
 #include "engine/tokenizer_bpe.h"
+#include "engine/tokenizer_clip.h"
+#include "engine/tokenizer_normalize.h"
+#include "engine/tokenizer_special.h"
+#include "engine/tokenizer_unigram.h"
 
-enum { PATTERN_MAX = 16384, ADDED_MAX = 100000, TEXT_MAX = 64 << 20 };
+enum { PATTERN_MAX = 16384, ADDED_MAX = 100000, TEXT_MAX = 64 << 20, PATTERNS = 2 };
 
 struct added {
 	char *text;
 	size_t len;
 	int64_t id;
+	bool normalized;     /* matched in normalized text */
+	bool lstrip, rstrip; /* takes the spaces before, after it */
 };
 
 struct tokenizer {
-	struct bpe *bpe;
+	struct bpe *bpe; /* one of the two */
+	struct unigram *unigram;
 	struct added *added; /* longest first */
 	size_t n_added;
-	bool first[256]; /* bytes that begin an added token */
-	bool nfc;
-	pcre2_code *pattern;
+	bool first[2][256]; /* bytes that begin an added token; [1]: a normalized one */
+	bool any_normalized;
+	unsigned normalize;
+	bool matches_only;             /* what the first pattern does not match is dropped */
+	pcre2_code *pattern[PATTERNS]; /* pieces of the first are split by the second */
+	int n_patterns;
+	int64_t begin, end, pad; /* -1: none */
 	int64_t size;
 };
 
+static int64_t find(const struct tokenizer *t, const char *token, size_t len)
+{
+	return t->bpe ? bpe_find(t->bpe, token, len) : unigram_find(t->unigram, token, len);
+}
+
 /* ---- loading: added tokens --------------------------------------------------------------------------------------- */
 
-/* How a token would match otherwise than exactly, in the raw text. */
-static enum status check_flags(const char *where, const json_t *entry, const char *text)
+/* How a token would match otherwise than exactly. */
+static enum status read_flags(const struct tokenizer *t, const char *where, const json_t *entry, struct added *a)
 {
-	static const char *const names[] = { "single_word", "lstrip", "rstrip", "normalized" };
+	bool single = false;
 
-	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-		bool set = false;
+	TRY(json_get_bool(entry, where, "single_word", &single));
+	TRY(json_get_bool(entry, where, "lstrip", &a->lstrip));
+	TRY(json_get_bool(entry, where, "rstrip", &a->rstrip));
+	TRY(json_get_bool(entry, where, "normalized", &a->normalized));
+	if (single || (t->bpe && (a->lstrip || a->rstrip)))
+		return status_fail(STATUS_UNSUPPORTED, "%s: added token %.40s: %s is not supported", where, a->text,
+			single      ? "single_word"
+			: a->lstrip ? "lstrip"
+				    : "rstrip");
+	return STATUS_OK;
+}
 
-		TRY(json_get_bool(entry, where, names[i], &set));
-		if (set)
-			return status_fail(STATUS_UNSUPPORTED, "%s: added token %.40s: %s is not supported", where,
-				text, names[i]);
-	}
+static enum status read_id(
+	const struct tokenizer *t, const char *where, const json_t *entry, const char *text, int64_t *id)
+{
+	int64_t known = find(t, text, strlen(text));
+
+	*id = known;
+	TRY(json_get_int(entry, where, "id", 0, TOKEN_ID_MAX, id));
+	if (*id < 0)
+		return status_fail(STATUS_CORRUPT, "%s: added token %.40s has no id", where, text);
+	if (known >= 0 && known != *id)
+		return status_fail(STATUS_CORRUPT, "%s: added token %.40s has the id %lld, but %lld in the vocab",
+			where, text, (long long)*id, (long long)known);
+	return STATUS_OK;
+}
+
+static enum status normalize_added(const struct tokenizer *t, struct added *a)
+{
+	struct bytes text = { 0 };
+
+	TRY(normalize_text(t->normalize, a->text, a->len, &text));
+	free(a->text);
+	a->text = (char *)text.data;
+	a->len = text.len;
 	return STATUS_OK;
 }
 
@@ -58,27 +107,35 @@ static enum status add_added(struct tokenizer *t, const char *where, const json_
 {
 	struct added *a = &t->added[t->n_added];
 	const char *text = NULL;
-	int64_t id = -1, known;
 
 	if (!json_is_object(entry))
 		return status_fail(STATUS_CORRUPT, "%s: added_tokens must hold objects", where);
 	TRY(json_get_string(entry, where, "content", &text));
-	TRY(json_need_int(entry, where, "id", 0, TOKEN_ID_MAX, &id));
 	if (!text || !*text)
-		return status_fail(STATUS_CORRUPT, "%s: added token %lld has no content", where, (long long)id);
-	TRY(check_flags(where, entry, text));
-	known = bpe_find(t->bpe, text, strlen(text));
-	if (known >= 0 && known != id)
-		return status_fail(STATUS_CORRUPT, "%s: added token %.40s has the id %lld, but %lld in the vocab",
-			where, text, (long long)id, (long long)known);
-	*a = (struct added){ strdup(text), strlen(text), id };
+		return status_fail(STATUS_CORRUPT, "%s: added token %zu has no content", where, t->n_added);
+	*a = (struct added){ .text = strdup(text), .len = strlen(text) };
 	if (!a->text)
 		return status_fail(STATUS_NO_MEMORY, "%s: no memory for added tokens", where);
 	t->n_added++;
-	t->first[(unsigned char)*text] = true;
-	if (t->size <= id)
-		t->size = id + 1;
+	TRY(read_id(t, where, entry, text, &a->id));
+	TRY(read_flags(t, where, entry, a));
+	if (a->normalized)
+		TRY(normalize_added(t, a));
+	t->any_normalized = t->any_normalized || a->normalized;
+	t->first[a->normalized][(unsigned char)*a->text] = true;
+	if (t->size <= a->id)
+		t->size = a->id + 1;
 	return STATUS_OK;
+}
+
+static bool is_added(const struct tokenizer *t, const json_t *entry)
+{
+	const char *text = json_string_value(json_object_get(entry, "content"));
+
+	for (size_t i = 0; i < t->n_added && text; i++)
+		if (!strcmp(t->added[i].text, text))
+			return true;
+	return false;
 }
 
 static int longest_first(const void *a, const void *b)
@@ -88,19 +145,21 @@ static int longest_first(const void *a, const void *b)
 	return (x->len < y->len) - (x->len > y->len);
 }
 
-static enum status load_added(struct tokenizer *t, const char *where, const json_t *list)
+/* Those of the file, then those that only its neighbours know. */
+static enum status load_added(struct tokenizer *t, const char *where, const json_t *list, const json_t *special)
 {
-	size_t count = json_array_size(list);
+	size_t count = json_array_size(list), more = json_array_size(special);
 
-	if (!list || json_is_null(list))
-		return STATUS_OK;
-	if (!json_is_array(list) || count > ADDED_MAX)
+	if ((list && !json_is_null(list) && !json_is_array(list)) || count > ADDED_MAX || more > ADDED_MAX)
 		return status_fail(STATUS_CORRUPT, "%s: added_tokens must be a list of at most %d", where, ADDED_MAX);
-	t->added = calloc(count + 1, sizeof *t->added);
+	t->added = calloc(count + more + 1, sizeof *t->added);
 	if (!t->added)
 		return status_fail(STATUS_NO_MEMORY, "%s: no memory for added tokens", where);
 	for (size_t i = 0; i < count; i++)
 		TRY(add_added(t, where, json_array_get(list, i)));
+	for (size_t i = 0; i < more; i++)
+		if (!is_added(t, json_array_get(special, i)))
+			TRY(add_added(t, where, json_array_get(special, i)));
 	qsort(t->added, t->n_added, sizeof *t->added, longest_first);
 	return STATUS_OK;
 }
@@ -117,14 +176,36 @@ static const char *type_of(const json_t *value)
 	return type ? type : "missing";
 }
 
+/* The one replacement that is known: runs of spaces by one. */
+static bool is_collapse(const json_t *step)
+{
+	const char *regex = json_string_value(json_object_get(json_object_get(step, "pattern"), "Regex"));
+	const char *content = json_string_value(json_object_get(step, "content"));
+
+	return !strcmp(type_of(step), "Replace") && regex && content && !strcmp(regex, "\\s+") && !strcmp(content, " ");
+}
+
+/* Steps must stand in the order in which normalize_text takes them. */
 static enum status load_normalizer(struct tokenizer *t, const char *where, const json_t *normalizer)
 {
-	const char *type = type_of(normalizer);
+	bool sequence = !strcmp(type_of(normalizer), "Sequence");
+	const json_t *list = sequence ? json_object_get(normalizer, "normalizers") : NULL;
+	size_t count = sequence ? json_array_size(list) : strcmp(type_of(normalizer), "null") != 0;
 
-	t->nfc = !strcmp(type, "NFC");
-	if (t->nfc || !strcmp(type, "null"))
-		return STATUS_OK;
-	return status_fail(STATUS_UNSUPPORTED, "%s: normalizer %.40s is not supported", where, type);
+	for (size_t i = 0; i < count; i++) {
+		const json_t *step = sequence ? json_array_get(list, i) : normalizer;
+		const char *type = type_of(step);
+		unsigned what = !strcmp(type, "NFC")         ? NORMALIZE_NFC
+				: is_collapse(step)          ? NORMALIZE_SPACES
+				: !strcmp(type, "Lowercase") ? NORMALIZE_LOWER
+							     : 0;
+
+		if (what <= t->normalize)
+			return status_fail(
+				STATUS_UNSUPPORTED, "%s: normalizer %.40s is not supported here", where, type);
+		t->normalize |= what;
+	}
+	return STATUS_OK;
 }
 
 /* PCRE2's \s has U+180E, which left the spaces of Unicode with version 6.3 and is none in the library that the file was
@@ -145,59 +226,68 @@ static enum status spell_spaces(const char *pattern, struct bytes *out)
 	return STATUS_OK;
 }
 
-static enum status compile(struct tokenizer *t, const char *where, const struct bytes *pattern)
+static enum status compile_spelled(const char *where, const struct bytes *pattern, pcre2_code **out)
 {
 	uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, empty = 0;
 	PCRE2_UCHAR why[120] = "";
 	PCRE2_SIZE at;
 	int error;
 
-	t->pattern = pcre2_compile(pattern->data, pattern->len, options, &error, &at, NULL);
-	if (!t->pattern) {
+	*out = pcre2_compile(pattern->data, pattern->len, options, &error, &at, NULL);
+	if (!*out) {
 		pcre2_get_error_message(error, why, sizeof why);
 		return status_fail(
 			STATUS_CORRUPT, "%s: the splitting pattern is no regular expression: %s", where, (char *)why);
 	}
-	pcre2_pattern_info(t->pattern, PCRE2_INFO_MATCHEMPTY, &empty);
+	pcre2_pattern_info(*out, PCRE2_INFO_MATCHEMPTY, &empty);
 	if (empty)
 		return status_fail(STATUS_UNSUPPORTED, "%s: the splitting pattern can match nothing at all", where);
-	pcre2_jit_compile(t->pattern, PCRE2_JIT_COMPLETE); /* where it fails the pattern is interpreted */
+	pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE); /* where it fails the pattern is interpreted */
 	return STATUS_OK;
+}
+
+static enum status compile(struct tokenizer *t, const char *where, const char *pattern)
+{
+	struct bytes spelled = { 0 };
+	enum status status = spell_spaces(pattern, &spelled);
+
+	if (status == STATUS_OK)
+		status = compile_spelled(where, &spelled, &t->pattern[t->n_patterns++]);
+	bytes_free(&spelled);
+	return status;
 }
 
 static enum status load_split(struct tokenizer *t, const char *where, const json_t *split)
 {
 	const char *pattern = json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
-	const char *behavior = NULL;
-	struct bytes spelled = { 0 };
+	const char *behavior = "missing";
 	bool invert = false;
-	enum status status;
 
 	TRY(json_get_string(split, where, "behavior", &behavior));
 	TRY(json_get_bool(split, where, "invert", &invert));
-	if (t->pattern || !behavior || strcmp(behavior, "Isolated") || invert)
-		return status_fail(
-			STATUS_UNSUPPORTED, "%s: only one Split is supported, Isolated and not inverted", where);
+	t->matches_only = !strcmp(behavior, "Removed") && invert;
+	if (t->n_patterns || !(t->matches_only || (!strcmp(behavior, "Isolated") && !invert)))
+		return status_fail(STATUS_UNSUPPORTED,
+			"%s: only one Split is supported, Isolated, or Removed and inverted", where);
 	if (!pattern || !*pattern || strlen(pattern) > PATTERN_MAX)
 		return status_fail(STATUS_CORRUPT, "%s: the splitting pattern must be a Regex of 1 to %d bytes", where,
 			PATTERN_MAX);
-	status = spell_spaces(pattern, &spelled);
-	if (status == STATUS_OK)
-		status = compile(t, where, &spelled);
-	bytes_free(&spelled);
-	return status;
+	return compile(t, where, pattern);
 }
 
-static enum status check_byte_level(const char *where, const json_t *byte_level)
+/* With use_regex pieces are split once more, by GPT-2's pattern. */
+static enum status load_byte_level(struct tokenizer *t, const char *where, const json_t *byte_level)
 {
+	static const char pattern[] =
+		"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 	bool prefix = true, regex = true; /* what the library takes when they are missing */
 
 	TRY(json_get_bool(byte_level, where, "add_prefix_space", &prefix));
 	TRY(json_get_bool(byte_level, where, "use_regex", &regex));
-	if (prefix || regex)
+	if (prefix || (regex && !t->matches_only))
 		return status_fail(
 			STATUS_UNSUPPORTED, "%s: ByteLevel with add_prefix_space or use_regex is not supported", where);
-	return STATUS_OK;
+	return regex ? compile(t, where, pattern) : STATUS_OK;
 }
 
 /* A Split, then ByteLevel. */
@@ -213,23 +303,39 @@ static enum status load_pre_tokenizer(struct tokenizer *t, const char *where, co
 		if (!strcmp(type_of(step), "Split") && !byte_level) {
 			TRY(load_split(t, where, step));
 		} else if (!strcmp(type_of(step), "ByteLevel") && !byte_level) {
-			TRY(check_byte_level(where, step));
+			TRY(load_byte_level(t, where, step));
 			byte_level = true;
 		} else {
 			return status_fail(STATUS_UNSUPPORTED, "%s: pre_tokenizer %.40s is not supported here", where,
 				type_of(step));
 		}
 	}
-	if (!t->pattern || !byte_level)
+	if (!t->n_patterns || !byte_level)
 		return status_fail(STATUS_UNSUPPORTED, "%s: pre_tokenizer must be a Split and ByteLevel", where);
 	return STATUS_OK;
 }
 
-/* Others may add tokens. */
-static enum status check_post_processor(const char *where, const json_t *post)
+/* ["<|endoftext|>", 49407] */
+static enum status read_end(
+	const struct tokenizer *t, const char *where, const json_t *post, const char *key, int64_t *id)
+{
+	const json_t *value = json_array_get(json_object_get(post, key), 1);
+
+	if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= t->size)
+		return status_fail(STATUS_CORRUPT, "%s: post_processor: %s must be a token and its id", where, key);
+	*id = json_integer_value(value);
+	return STATUS_OK;
+}
+
+/* Others may add tokens in other places. */
+static enum status load_post_processor(struct tokenizer *t, const char *where, const json_t *post)
 {
 	const char *type = type_of(post);
 
+	if (!strcmp(type, "RobertaProcessing")) {
+		TRY(read_end(t, where, post, "cls", &t->begin));
+		return read_end(t, where, post, "sep", &t->end);
+	}
 	if (!strcmp(type, "null") || !strcmp(type, "ByteLevel"))
 		return STATUS_OK;
 	return status_fail(STATUS_UNSUPPORTED, "%s: post_processor %.40s is not supported", where, type);
@@ -237,27 +343,126 @@ static enum status check_post_processor(const char *where, const json_t *post)
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-static enum status load(struct tokenizer *t, const char *where, const json_t *root)
+static int64_t find_special(const struct tokenizer *t, const json_t *special, const char *key, const char *usual)
+{
+	const char *named = json_string_value(json_object_get(special, key));
+
+	if (!named)
+		named = usual;
+	return named ? tokenizer_find(t, named) : -1;
+}
+
+/* How T5's tokenizer splits is fixed by its class, whatever else the file says. */
+static enum status load_unigram(struct tokenizer *t, const char *where, const json_t *root, const json_t *special)
+{
+	if (root)
+		TRY(unigram_open(where, root, &t->unigram));
+	else
+		TRY(unigram_open_spiece(where, &t->unigram));
+	t->size = unigram_size(t->unigram);
+	TRY(load_added(t, where, json_object_get(root, "added_tokens"), json_object_get(special, "added_tokens")));
+	t->end = find_special(t, special, "eos_token", "</s>");
+	t->pad = find_special(t, special, "pad_token", "<pad>");
+	if (t->end < 0)
+		return status_fail(STATUS_CORRUPT, "%s: there is no token to end a text", where);
+	return STATUS_OK;
+}
+
+static enum status load_bpe(struct tokenizer *t, const char *where, const json_t *root, const json_t *special)
 {
 	TRY(bpe_open(where, json_object_get(root, "model"), &t->bpe));
 	t->size = bpe_size(t->bpe);
-	TRY(load_added(t, where, json_object_get(root, "added_tokens")));
 	TRY(load_normalizer(t, where, json_object_get(root, "normalizer")));
 	TRY(load_pre_tokenizer(t, where, json_object_get(root, "pre_tokenizer")));
-	TRY(check_post_processor(where, json_object_get(root, "post_processor")));
+	TRY(load_added(t, where, json_object_get(root, "added_tokens"),
+		t->matches_only ? json_object_get(special, "added_tokens") : NULL));
+	TRY(load_post_processor(t, where, json_object_get(root, "post_processor")));
+	t->pad = find_special(t, special, "pad_token", t->end >= 0 ? "<|endoftext|>" : NULL);
 	return bpe_check_bytes(t->bpe, where);
 }
 
-enum status tokenizer_open(const char *path, struct tokenizer **out)
+static enum status load(struct tokenizer *t, const char *where, const json_t *root, const json_t *special)
 {
-	struct tokenizer *t;
+	if (!strcmp(type_of(json_object_get(root, "model")), "Unigram"))
+		return load_unigram(t, where, root, special);
+	return load_bpe(t, where, root, special);
+}
+
+static enum status load_json(struct tokenizer *t, const char *path, const json_t *special)
+{
 	json_t *root = NULL;
 	enum status status;
 
 	TRY(json_read_object(path, &root));
-	t = calloc(1, sizeof *t);
-	status = t ? load(t, path, root) : status_fail(STATUS_NO_MEMORY, "%s: no memory for a tokenizer", path);
+	status = load(t, path, root, special);
 	json_decref(root);
+	return status;
+}
+
+static enum status load_clip(struct tokenizer *t, const char *dir, const char *vocab, const json_t *special)
+{
+	json_t *root = NULL;
+	enum status status;
+
+	TRY(tokenizer_clip_json(dir, special, &root));
+	status = load(t, vocab, root, special);
+	json_decref(root);
+	return status;
+}
+
+static enum status load_special_folder(struct tokenizer *t, const char *dir, const json_t *special)
+{
+	static const char *const names[] = { "tokenizer.json", "vocab.json", "spiece.model" };
+	enum { JSON, CLIP, SPIECE, COUNT };
+	char path[PATH_MAX];
+
+	for (int i = 0; i < COUNT; i++) {
+		if (snprintf(path, sizeof path, "%s/%s", dir, names[i]) >= (int)sizeof path)
+			return status_fail(STATUS_INVALID, "%.100s...: the path is too long", dir);
+		if (access(path, F_OK) != 0)
+			continue;
+		return i == JSON   ? load_json(t, path, special)
+		       : i == CLIP ? load_clip(t, dir, path, special)
+				   : load_unigram(t, path, NULL, special);
+	}
+	return status_fail(STATUS_NO_MODEL, "%s: neither tokenizer.json nor vocab.json nor spiece.model is there", dir);
+}
+
+static enum status load_folder(struct tokenizer *t, const char *dir)
+{
+	json_t *special = NULL;
+	enum status status;
+
+	TRY(tokenizer_read_special(dir, &special));
+	status = load_special_folder(t, dir, special);
+	json_decref(special);
+	return status;
+}
+
+static enum status load_path(struct tokenizer *t, const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[PATH_MAX];
+	struct stat st;
+
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return load_folder(t, path);
+	if (!slash || strcmp(slash, "/tokenizer.json") != 0)
+		return load_json(t, path, NULL);
+	if (snprintf(dir, sizeof dir, "%.*s", (int)(slash - path), path) >= (int)sizeof dir)
+		return status_fail(STATUS_INVALID, "%.100s...: the path is too long", path);
+	return load_folder(t, *dir ? dir : "/");
+}
+
+enum status tokenizer_open(const char *path, struct tokenizer **out)
+{
+	struct tokenizer *t = calloc(1, sizeof *t);
+	enum status status;
+
+	if (!t)
+		return status_fail(STATUS_NO_MEMORY, "%s: no memory for a tokenizer", path);
+	t->begin = t->end = t->pad = -1;
+	status = load_path(t, path);
 	if (status != STATUS_OK) {
 		tokenizer_close(t);
 		return status;
@@ -273,8 +478,10 @@ void tokenizer_close(struct tokenizer *t)
 	for (size_t i = 0; i < t->n_added; i++)
 		free(t->added[i].text);
 	free(t->added);
-	pcre2_code_free(t->pattern);
+	for (int i = 0; i < PATTERNS; i++)
+		pcre2_code_free(t->pattern[i]);
 	bpe_close(t->bpe);
+	unigram_close(t->unigram);
 	free(t);
 }
 
@@ -285,7 +492,8 @@ struct run {
 	const struct tokenizer *t;
 	struct token_ids *out;
 	struct bpe_scratch scratch;
-	pcre2_match_data *match;
+	struct bytes normalized;
+	pcre2_match_data *match[PATTERNS];
 	pcre2_match_context *limits;
 	pcre2_jit_stack *stack;
 };
@@ -305,206 +513,140 @@ enum status token_ids_add(struct token_ids *ids, int64_t id)
 	return STATUS_OK;
 }
 
-/* Pieces are what the pattern matches and what lies between. */
-static enum status encode_pieces(struct run *r, const char *text, size_t len)
+/* The next match at or after `at`: false when there is none. */
+static enum status next_match(struct run *r, int level, const char *text, size_t len, size_t at, bool *found)
 {
-	const PCRE2_SIZE *match = pcre2_get_ovector_pointer(r->match);
+	const pcre2_code *pattern = r->t->pattern[level];
+	pcre2_match_data *data = r->match[level];
+	const PCRE2_SIZE *match = pcre2_get_ovector_pointer(data);
+	PCRE2_SPTR subject = (PCRE2_SPTR)text;
+	int n = pcre2_match(pattern, subject, len, at, PCRE2_NO_UTF_CHECK, data, r->limits);
+
+	if (n == PCRE2_ERROR_JIT_STACKLIMIT)
+		n = pcre2_match(pattern, subject, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, r->limits);
+	*found = n != PCRE2_ERROR_NOMATCH;
+	/* \K and lookbehind can give matches that do not go forward */
+	if (*found && (n < 0 || match[0] < at || match[1] <= match[0]))
+		return status_fail(
+			STATUS_UNSUPPORTED, "the tokenizer's pattern cannot split this text (PCRE2 says %d)", n);
+	return STATUS_OK;
+}
+
+/* Pieces are what the pattern matches and what lies between. */
+static enum status encode_pieces(struct run *r, int level, const char *text, size_t len)
+{
+	const PCRE2_SIZE *match;
+	bool drop = level == 0 && r->t->matches_only, found = true;
 	size_t at = 0;
 
+	if (level == r->t->n_patterns)
+		return bpe_encode(r->t->bpe, &r->scratch, text, len, r->out);
+	match = pcre2_get_ovector_pointer(r->match[level]);
 	while (at < len) {
-		int found =
-			pcre2_match(r->t->pattern, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK, r->match, r->limits);
+		size_t start, end;
 
-		if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-			found = pcre2_match(r->t->pattern, (PCRE2_SPTR)text, len, at, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-				r->match, r->limits);
-		if (found == PCRE2_ERROR_NOMATCH)
-			return bpe_encode(r->t->bpe, &r->scratch, text + at, len - at, r->out);
-		/* \K and lookbehind can give matches that do not go forward */
-		if (found < 0 || match[0] < at || match[1] <= match[0])
-			return status_fail(STATUS_UNSUPPORTED,
-				"the tokenizer's pattern cannot split this text (PCRE2 says %d)", found);
-		if (match[0] > at)
-			TRY(bpe_encode(r->t->bpe, &r->scratch, text + at, match[0] - at, r->out));
-		TRY(bpe_encode(r->t->bpe, &r->scratch, text + match[0], match[1] - match[0], r->out));
-		at = match[1];
+		TRY(next_match(r, level, text, len, at, &found));
+		start = found ? match[0] : len;
+		end = found ? match[1] : len;
+		if (start > at && !drop)
+			TRY(encode_pieces(r, level + 1, text + at, start - at));
+		if (end > start)
+			TRY(encode_pieces(r, level + 1, text + start, end - start));
+		at = end;
 	}
 	return STATUS_OK;
-}
-
-/* ---- encoding: NFC ----------------------------------------------------------------------------------------------- */
-
-/* Nothing below U+0300 combines, and UTF-8 writes everything from there with a lead byte of at least 0xcc. */
-static bool surely_nfc(const char *text, size_t len)
-{
-	for (size_t i = 0; i < len; i++)
-		if ((unsigned char)text[i] >= 0xcc)
-			return false;
-	return true;
-}
-
-/* By Unicode 15; the library of the reference knows version 9, and does not order the 108 marks that came since. */
-static int combining_class(utf8proc_int32_t c)
-{
-	return utf8proc_get_property(c)->combining_class;
-}
-
-struct ordered {
-	utf8proc_int32_t c;
-	int32_t place;
-	int class;
-};
-
-static int compare_ordered(const void *a, const void *b)
-{
-	const struct ordered *x = a, *y = b;
-
-	return x->class != y->class ? x->class - y->class : (x->place > y->place) - (x->place < y->place);
-}
-
-/* Sorts a run of combining characters by class, keeping the order of equal ones. */
-static enum status order_run(utf8proc_int32_t *run, size_t len)
-{
-	struct ordered *list;
-
-	if (len < 2)
-		return STATUS_OK;
-	list = malloc(len * sizeof *list);
-	if (!list)
-		return status_fail(STATUS_NO_MEMORY, "no memory to normalize %zu characters", len);
-	for (size_t i = 0; i < len; i++)
-		list[i] = (struct ordered){ run[i], (int32_t)i, combining_class(run[i]) };
-	qsort(list, len, sizeof *list, compare_ordered);
-	for (size_t i = 0; i < len; i++)
-		run[i] = list[i].c;
-	free(list);
-	return STATUS_OK;
-}
-
-static enum status order_marks(utf8proc_int32_t *c, size_t len)
-{
-	size_t start = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		if (combining_class(c[i]))
-			continue;
-		TRY(order_run(c + start, i - start));
-		start = i + 1;
-	}
-	return order_run(c + start, len - start);
-}
-
-static size_t count_characters(const char *text, size_t len)
-{
-	size_t count = 0;
-
-	for (size_t i = 0; i < len; i++)
-		count += (text[i] & 0xc0) != 0x80;
-	return count;
-}
-
-/* Canonical decomposition, without order.  No character makes more than 4. */
-static enum status decompose(const char *text, size_t len, utf8proc_int32_t **out, size_t *count)
-{
-	enum { PARTS = 4 };
-	utf8proc_int32_t *c = malloc((PARTS * count_characters(text, len) + 1) * sizeof *c), one;
-	size_t n = 0;
-	int boundary = 0;
-
-	if (!c)
-		return status_fail(STATUS_NO_MEMORY, "no memory to normalize %zu bytes", len);
-	for (size_t at = 0; at < len;) {
-		/* the text was checked: what is read is a character */
-		utf8proc_ssize_t parts;
-
-		at += (size_t)utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(len - at), &one);
-		parts = utf8proc_decompose_char(one, c + n, PARTS, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &boundary);
-		if (parts < 0 || parts > PARTS) {
-			free(c);
-			return status_fail(STATUS_INTERNAL, "NFC: U+%04X has %td parts", (unsigned)one, parts);
-		}
-		n += (size_t)parts;
-	}
-	*out = c;
-	*count = n;
-	return STATUS_OK;
-}
-
-/* Canonical composition; gives the new length.  utf8proc (2.8) takes U+11A7 for a final consonant of Hangul and drops
- * it; as it composes with nothing, what lies between two of them is composed by itself. */
-static size_t compose(utf8proc_int32_t *c, size_t count)
-{
-	enum { NO_FINAL = 0x11a7 };
-	size_t start = 0, n = 0;
-
-	for (size_t i = 0; i <= count; i++) {
-		utf8proc_ssize_t len;
-
-		if (i < count && c[i] != NO_FINAL)
-			continue;
-		len = utf8proc_normalize_utf32(
-			c + start, (utf8proc_ssize_t)(i - start), UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-		memmove(c + n, c + start, (size_t)len * sizeof *c);
-		n += (size_t)len;
-		if (i < count)
-			c[n++] = NO_FINAL;
-		start = i + 1;
-	}
-	return n;
-}
-
-/* utf8proc_map would do, were it not for its ordering of marks, which exchanges neighbours: 1 MiB of them takes
- * minutes. */
-static enum status encode_normalized(struct run *r, const char *text, size_t len)
-{
-	utf8proc_int32_t *c = NULL;
-	utf8proc_ssize_t bytes;
-	size_t count = 0;
-	enum status status;
-
-	if (!r->t->nfc || surely_nfc(text, len))
-		return encode_pieces(r, text, len);
-	TRY(decompose(text, len, &c, &count));
-	status = order_marks(c, count);
-	if (status == STATUS_OK) {
-		/* rewrites the array as UTF-8, which is never longer */
-		bytes = utf8proc_reencode(c, (utf8proc_ssize_t)compose(c, count), UTF8PROC_STABLE);
-		status = bytes < 0 ? status_fail(STATUS_INTERNAL, "NFC: %s", utf8proc_errmsg(bytes))
-				   : encode_pieces(r, (const char *)c, (size_t)bytes);
-	}
-	free(c);
-	return status;
 }
 
 /* ---- encoding: the whole text ------------------------------------------------------------------------------------ */
 
-static const struct added *added_at(const struct tokenizer *t, const char *text, size_t len)
+static const struct added *added_at(const struct tokenizer *t, bool normalized, const char *text, size_t len)
 {
-	if (!t->first[(unsigned char)*text])
+	if (!t->first[normalized][(unsigned char)*text])
 		return NULL;
-	for (size_t i = 0; i < t->n_added; i++)
-		if (t->added[i].len <= len && !memcmp(t->added[i].text, text, t->added[i].len))
-			return &t->added[i];
+	for (size_t i = 0; i < t->n_added; i++) {
+		const struct added *a = &t->added[i];
+
+		if (a->normalized == normalized && a->len <= len && !memcmp(a->text, text, a->len))
+			return a;
+	}
 	return NULL;
 }
 
-static enum status encode_text(struct run *r, const char *text, size_t len)
+/* The length of text without the spaces at its end; the length of those at its beginning. */
+static size_t trim_end(const char *text, size_t len)
+{
+	utf8proc_int32_t c;
+
+	while (len) {
+		size_t at = len - 1;
+
+		while (at && ((unsigned char)text[at] & 0xc0) == 0x80)
+			at--;
+		if (utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(len - at), &c) <= 0 ||
+			!character_is_space(c))
+			break;
+		len = at;
+	}
+	return len;
+}
+
+static size_t leading_spaces(const char *text, size_t len)
+{
+	utf8proc_int32_t c;
+	size_t at = 0;
+
+	while (at < len) {
+		utf8proc_ssize_t n =
+			utf8proc_iterate((const utf8proc_uint8_t *)text + at, (utf8proc_ssize_t)(len - at), &c);
+
+		if (n <= 0 || !character_is_space(c))
+			break;
+		at += (size_t)n;
+	}
+	return at;
+}
+
+/* Added tokens of one sort become ids, and what lies between goes to `section`. */
+static enum status cut_added(struct run *r, bool normalized, const char *text, size_t len,
+	enum status (*section)(struct run *r, const char *text, size_t len))
 {
 	size_t start = 0, at = 0;
 
 	while (at < len) {
-		const struct added *a = added_at(r->t, text + at, len - at);
+		const struct added *a = added_at(r->t, normalized, text + at, len - at);
+		size_t between = at - start;
 
 		if (!a) {
 			at++;
 			continue;
 		}
-		TRY(encode_normalized(r, text + start, at - start));
+		TRY(section(r, text + start, a->lstrip ? trim_end(text + start, between) : between));
 		TRY(token_ids_add(r->out, a->id));
 		at += a->len;
+		if (a->rstrip)
+			at += leading_spaces(text + at, len - at);
 		start = at;
 	}
-	return encode_normalized(r, text + start, len - start);
+	return section(r, text + start, len - start);
+}
+
+static enum status encode_normalized(struct run *r, const char *text, size_t len)
+{
+	return encode_pieces(r, 0, text, len);
+}
+
+static enum status encode_section(struct run *r, const char *text, size_t len)
+{
+	if (!len)
+		return STATUS_OK;
+	if (r->t->unigram)
+		return unigram_encode(r->t->unigram, text, len, r->out);
+	r->normalized.len = 0;
+	TRY(normalize_text(r->t->normalize, text, len, &r->normalized));
+	text = (const char *)r->normalized.data;
+	if (r->t->any_normalized)
+		return cut_added(r, true, text, r->normalized.len, encode_normalized);
+	return encode_normalized(r, text, r->normalized.len);
 }
 
 static enum status check_utf8(const char *text, size_t len)
@@ -527,11 +669,15 @@ static enum status open_run(struct run *r, size_t len)
 {
 	enum { STACK_FIRST = 32 << 10, STACK_MAX = 16 << 20, HEAP_KIB = 256 << 10, STEPS = 1000000 };
 
-	r->match = pcre2_match_data_create_from_pattern(r->t->pattern, NULL);
 	r->limits = pcre2_match_context_create(NULL);
 	r->stack = pcre2_jit_stack_create(STACK_FIRST, STACK_MAX, NULL);
-	if (!r->match || !r->limits || !r->stack)
+	if (!r->limits || !r->stack)
 		return status_fail(STATUS_NO_MEMORY, "no memory to split a text");
+	for (int i = 0; i < r->t->n_patterns; i++) {
+		r->match[i] = pcre2_match_data_create_from_pattern(r->t->pattern[i], NULL);
+		if (!r->match[i])
+			return status_fail(STATUS_NO_MEMORY, "no memory to split a text");
+	}
 	pcre2_jit_stack_assign(r->limits, NULL, r->stack);
 	pcre2_set_match_limit(r->limits, STEPS + 4 * (uint32_t)len);
 	pcre2_set_heap_limit(r->limits, HEAP_KIB);
@@ -540,10 +686,12 @@ static enum status open_run(struct run *r, size_t len)
 
 static void close_run(struct run *r)
 {
-	pcre2_match_data_free(r->match);
+	for (int i = 0; i < PATTERNS; i++)
+		pcre2_match_data_free(r->match[i]);
 	pcre2_match_context_free(r->limits);
 	pcre2_jit_stack_free(r->stack);
 	bpe_scratch_fini(&r->scratch);
+	bytes_free(&r->normalized);
 }
 
 enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, struct token_ids *out)
@@ -557,8 +705,43 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
 	TRY(check_utf8(text, len));
 	status = open_run(&r, len);
 	if (status == STATUS_OK)
-		status = encode_text(&r, text, len);
+		status = cut_added(&r, false, text, len, encode_section);
 	close_run(&r);
+	if (status != STATUS_OK)
+		out->count = count;
+	return status;
+}
+
+/* The ids of the text itself come in `ids`. */
+static enum status pad(const struct tokenizer *t, const struct token_ids *ids, int64_t length, struct token_ids *out)
+{
+	int64_t room = length - (t->begin >= 0) - (t->end >= 0), wanted = out->count + length;
+
+	if (room < 0)
+		return status_fail(STATUS_INVALID, "a text cannot be cut to %lld tokens", (long long)length);
+	if (ids->count < room && t->pad < 0)
+		return status_fail(STATUS_UNSUPPORTED, "the tokenizer has no token to pad a text with");
+	if (t->begin >= 0)
+		TRY(token_ids_add(out, t->begin));
+	for (int64_t i = 0; i < room && i < ids->count; i++)
+		TRY(token_ids_add(out, ids->id[i]));
+	if (t->end >= 0)
+		TRY(token_ids_add(out, t->end));
+	while (out->count < wanted)
+		TRY(token_ids_add(out, t->pad));
+	return STATUS_OK;
+}
+
+enum status tokenizer_encode_padded(
+	const struct tokenizer *t, const char *text, size_t len, int64_t length, struct token_ids *out)
+{
+	struct token_ids ids = { 0 };
+	int64_t count = out->count;
+	enum status status = tokenizer_encode(t, text, len, &ids);
+
+	if (status == STATUS_OK)
+		status = pad(t, &ids, length, out);
+	token_ids_free(&ids);
 	if (status != STATUS_OK)
 		out->count = count;
 	return status;
@@ -571,7 +754,7 @@ int64_t tokenizer_find(const struct tokenizer *t, const char *token)
 	for (size_t i = 0; i < t->n_added; i++)
 		if (t->added[i].len == len && !memcmp(t->added[i].text, token, len))
 			return t->added[i].id;
-	return bpe_find(t->bpe, token, len);
+	return find(t, token, len);
 }
 
 int64_t tokenizer_size(const struct tokenizer *t)

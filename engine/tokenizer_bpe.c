@@ -9,7 +9,7 @@
 #include "engine/bytes.h"
 #include "engine/json.h"
 
-enum { NONE = -1 };
+enum { NONE = -1, SUFFIX_MAX = 15 };
 
 struct token {
 	size_t offset, len; /* in the pool */
@@ -30,6 +30,7 @@ struct bpe {
 	struct pair *pair_slot; /* open addressing */
 	size_t token_mask, pair_mask;
 	int32_t byte_id[256]; /* NONE: not in the vocabulary */
+	int32_t last_id[256]; /* of a word's last byte: with the suffix, where there is one */
 	int64_t size;
 };
 
@@ -90,24 +91,27 @@ static bool prints(int byte)
 	return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
 }
 
-static void find_bytes(struct bpe *b)
+static void find_bytes(struct bpe *b, const char *suffix)
 {
 	int other = 0x100;
 
 	for (int byte = 0; byte < 256; byte++) {
 		int character = prints(byte) ? byte : other++;
-		char text[2] = { (char)(0xc0 | character >> 6), (char)(0x80 | (character & 0x3f)) };
+		size_t len = character < 0x80 ? 1 : 2;
+		char text[2 + SUFFIX_MAX + 1] = { (char)(0xc0 | character >> 6), (char)(0x80 | (character & 0x3f)) };
 
 		if (character < 0x80)
 			text[0] = (char)character;
-		b->byte_id[byte] = (int32_t)bpe_find(b, text, character < 0x80 ? 1 : 2);
+		b->byte_id[byte] = (int32_t)bpe_find(b, text, len);
+		strcpy(text + len, suffix);
+		b->last_id[byte] = (int32_t)bpe_find(b, text, strlen(text));
 	}
 }
 
 enum status bpe_check_bytes(const struct bpe *b, const char *where)
 {
 	for (int byte = 0; byte < 256; byte++)
-		if (b->byte_id[byte] == NONE)
+		if (b->byte_id[byte] == NONE || b->last_id[byte] == NONE)
 			return status_fail(STATUS_UNSUPPORTED,
 				"%s: no byte-level vocab: it has no token for the byte %#04x", where, byte);
 	return STATUS_OK;
@@ -144,7 +148,6 @@ static enum status load_vocab(struct bpe *b, const char *where, const json_t *vo
 		return status_fail(STATUS_NO_MEMORY, "%s: no memory for a vocab of %zu", where, count);
 	json_object_foreach ((json_t *)vocab, text, id)
 		TRY(add_token(b, where, text, id));
-	find_bytes(b);
 	return STATUS_OK;
 }
 
@@ -222,8 +225,7 @@ static enum status load_merges(struct bpe *b, const char *where, const json_t *m
 /* Options that change the ids, all of them off in byte-level models that we read. */
 static enum status check_options(const char *where, const json_t *model)
 {
-	static const char *const names[] = { "dropout", "continuing_subword_prefix", "end_of_word_suffix",
-		"byte_fallback", "ignore_merges" };
+	static const char *const names[] = { "dropout", "continuing_subword_prefix", "byte_fallback", "ignore_merges" };
 
 	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
 		const json_t *value = json_object_get(model, names[i]);
@@ -238,7 +240,7 @@ static enum status check_options(const char *where, const json_t *model)
 
 enum status bpe_open(const char *where, const json_t *model, struct bpe **out)
 {
-	const char *type = NULL;
+	const char *type = NULL, *suffix = "";
 	struct bpe *b;
 	enum status status;
 
@@ -249,12 +251,18 @@ enum status bpe_open(const char *where, const json_t *model, struct bpe **out)
 		return status_fail(STATUS_UNSUPPORTED, "%s: the model's type is %.40s; BPE is supported", where,
 			type ? type : "missing");
 	TRY(check_options(where, model));
+	TRY(json_get_string(model, where, "end_of_word_suffix", &suffix));
+	if (strlen(suffix) > SUFFIX_MAX)
+		return status_fail(STATUS_UNSUPPORTED,
+			"%s: an end_of_word_suffix of more than %d bytes is not supported", where, SUFFIX_MAX);
 	b = calloc(1, sizeof *b);
 	if (!b)
 		return status_fail(STATUS_NO_MEMORY, "%s: no memory for a tokenizer", where);
 	status = load_vocab(b, where, json_object_get(model, "vocab"));
-	if (status == STATUS_OK)
+	if (status == STATUS_OK) {
+		find_bytes(b, suffix);
 		status = load_merges(b, where, json_object_get(model, "merges"));
+	}
 	if (status != STATUS_OK) {
 		bpe_close(b);
 		return status;
@@ -378,6 +386,8 @@ enum status bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *p
 	for (size_t i = 0; i < len; i++)
 		s->symbol[i] = (struct bpe_symbol){ b->byte_id[(unsigned char)piece[i]], (int32_t)i - 1,
 			i + 1 < len ? (int32_t)i + 1 : NONE };
+	if (len)
+		s->symbol[len - 1].id = b->last_id[(unsigned char)piece[len - 1]];
 	for (size_t i = 0; i < len; i++)
 		push_at(b, s, &n, (int32_t)i);
 	while (n) {

@@ -1,7 +1,7 @@
 /* tokenizer_bpe: byte-level byte pair encoding, the model part of a tokenizer.json.  Used by tokenizer alone.
  *
- * A piece of text becomes one symbol a byte; then the neighbours whose merge stands first in the list are joined, the
- * leftmost first, until no merge applies.
+ * A piece of text becomes one symbol a byte (CLIP: the last byte's has a suffix, "</w>"); then the neighbours whose
+ * merge stands first in the list are joined, the leftmost first, until no merge applies.
  *
  * Threads: an open model may be used by several at once, each with a scratch of its own.
  */
