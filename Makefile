@@ -136,9 +136,11 @@ build/fuzz/%.o: %.c Makefile
 	$(Q)$(FUZZ_CC) $(CPPFLAGS) $(PKG_CFLAGS) -MMD -MP -c -o $@ $<
 
 install: all ## PREFIX=/usr/local DESTDIR=
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/promptfs $(DESTDIR)$(PREFIX)/share/man/man1 \
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/promptfs $(DESTDIR)$(PREFIX)/share/man/man1 \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install $(BUILD)/promptfs $(DESTDIR)$(PREFIX)/bin/promptfs
+	install examples/service/mount.fuse.promptfs $(DESTDIR)$(PREFIX)/sbin/
+	install -D -m 644 examples/service/promptfs.service $(DESTDIR)$(PREFIX)/lib/systemd/user/promptfs.service
 	cp -R models $(DESTDIR)$(PREFIX)/share/promptfs/
 	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 completion/promptfs.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/promptfs

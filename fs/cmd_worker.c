@@ -16,6 +16,7 @@
 
 #include "fs/commands.h"
 #include "fs/picture.h"
+#include "fs/sandbox.h"
 #include "fs/wire.h"
 
 struct serving {
@@ -330,6 +331,7 @@ int cmd_worker(int argc, char **argv)
 	if (fd < 0)
 		return command_usage("worker", "`promptfs mount` starts its workers by itself");
 	set_process();
+	sandbox_enter();
 	if (wire_open(fd, WIRE_REQUEST_MAX, &s.wire) != STATUS_OK)
 		return command_fail(STATUS_NO_MEMORY);
 	serve_all(&s);

@@ -1,0 +1,66 @@
+/* sandbox: a process that entered it reads on, and can neither write, make, remove nor run a file. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fs/sandbox.h"
+#include "tests/unit/check.h"
+
+enum { READS = 1, NO_WRITE = 2, NO_NEW = 4, NO_UNLINK = 8, NO_RUN = 16 };
+
+static bool has_landlock(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* asks for the version */) > 0;
+}
+
+/* In a child: what it could do, as bits. */
+static int try_all(const char *file)
+{
+	char other[128];
+	int found = 0;
+
+	snprintf(other, sizeof other, "%s.new", file);
+	sandbox_enter();
+	if (open(file, O_RDONLY | O_CLOEXEC) >= 0)
+		found |= READS;
+	if (open(file, O_WRONLY | O_CLOEXEC) < 0 && errno == EACCES)
+		found |= NO_WRITE;
+	if (open(other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EACCES)
+		found |= NO_NEW;
+	if (unlink(file) < 0 && errno == EACCES)
+		found |= NO_UNLINK;
+	execl("/bin/true", "true", (char *)NULL);
+	if (errno == EACCES)
+		found |= NO_RUN;
+	return found;
+}
+
+int main(void)
+{
+	char file[] = "/tmp/promptfs-sandbox-XXXXXX";
+	int fd = mkstemp(file), status = 0;
+	pid_t child;
+
+	if (!has_landlock()) {
+		printf("skip - sandbox: this kernel has no Landlock\n");
+		unlink(file);
+		return 0;
+	}
+	close(fd);
+	fflush(stdout);
+	child = fork();
+	if (child == 0)
+		_exit(try_all(file));
+	waitpid(child, &status, 0);
+	CHECK("reads on", WEXITSTATUS(status) & READS);
+	CHECK("writes no file", WEXITSTATUS(status) & NO_WRITE);
+	CHECK("makes no file", WEXITSTATUS(status) & NO_NEW);
+	CHECK("removes no file", WEXITSTATUS(status) & NO_UNLINK);
+	CHECK("runs no program", WEXITSTATUS(status) & NO_RUN);
+	unlink(file);
+	return check_result();
+}
