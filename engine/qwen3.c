@@ -241,7 +241,7 @@ static enum status feed_forward(struct pass *p, const struct layer *l)
 		&(struct norm){
 			.rms = true, .x = p->stream, .weight = l->post_norm, .eps = (float)c->eps, .y = p->operand }));
 	TRY(kernels_linear(k, &(struct linear){ .x = p->operand, .w = l->gate_up, .y = p->gate_up }));
-	TRY(kernels_swiglu(k, gate, up, p->hidden));
+	TRY(kernels_glu(k, ACTIVATION_SILU, gate, up, p->hidden));
 	return kernels_linear(k, &(struct linear){ .x = p->hidden, .w = l->down, .accumulate = true, .y = p->stream });
 }
 

@@ -359,7 +359,7 @@ static enum status run_block(struct zimage_transformer *t, const struct block *l
 				       .eps = eps,
 				       .y = b->operand }));
 	TRY(kernels_linear(t->k, &(struct linear){ .x = b->operand, .w = l->w13, .y = b->w13 }));
-	TRY(kernels_swiglu(t->k, w1, w3, b->hidden));
+	TRY(kernels_glu(t->k, ACTIVATION_SILU, w1, w3, b->hidden));
 	TRY(kernels_linear(t->k, &(struct linear){ .x = b->hidden, .w = l->w2, .y = b->out }));
 	return kernels_norm_residual(
 		t->k, &(struct norm_residual){

@@ -58,7 +58,12 @@ struct backend {
 	enum status (*norm_residual)(struct kernels *k, const struct norm_residual *op);
 	enum status (*group_norm)(struct kernels *k, const struct group_norm *op);
 	enum status (*qk_rope)(struct kernels *k, const struct qk_rope *op);
-	enum status (*swiglu)(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y);
+	enum status (*glu)(struct kernels *k, enum activation f, struct tensor gate, struct tensor up, struct tensor y);
+	enum status (*gated_add)(struct kernels *k, struct tensor x, const float *gate, struct tensor stream);
+	enum status (*add_row)(struct kernels *k, struct tensor row, struct tensor y);
+	enum status (*clamp)(struct kernels *k, float low, float high, struct tensor y);
+	enum status (*resize_nearest)(struct kernels *k, struct tensor x, struct tensor y);
+	enum status (*halve)(struct kernels *k, struct tensor x, struct tensor y);
 	enum status (*unary)(struct kernels *k, enum unary f, struct tensor x, struct tensor y);
 	enum status (*axpby)(struct kernels *k, float a, struct tensor x, float b, struct tensor y);
 	enum status (*fill_rows)(struct kernels *k, struct tensor row, struct tensor y);

@@ -251,14 +251,29 @@ enum status kernels_linear(struct kernels *k, const struct linear *op)
 	return k->backend->linear(k, op);
 }
 
+/* Rows (axis 0) or columns (axis 1) of a convolution's result. */
+static int64_t conv_size(const struct conv *op, int axis)
+{
+	const int64_t n = op->x.dim[axis];
+
+	if (op->stride == 2)
+		return (n + 1) / 2;
+	if (!op->upsample)
+		return n;
+	return n > 0 && op->y.dim[axis] == 2 * n - 1 ? 2 * n - 1 : 2 * n;
+}
+
 enum status kernels_conv(struct kernels *k, const struct conv *op)
 {
-	const int64_t factor = op->upsample ? 2 : 1;
+	int64_t size[2];
 
 	TRY(need(op->w && op->w->kind == WEIGHT_CONV, "conv", "w is no packed convolution kernel"));
+	TRY(need(op->stride >= 0 && op->stride <= (op->upsample ? 1 : 2), "conv", "no such stride"));
 	TRY(expect_picture(k, "conv", "x", &op->x, ACCEPT_OPERAND, -1, -1, op->w->k));
-	TRY(expect_picture(k, "conv", "y", &op->y, op->accumulate ? ACCEPT_F32 : ACCEPT_ANY, op->x.dim[0] * factor,
-		op->x.dim[1] * factor, op->w->n));
+	for (int i = 0; i < 2; i++)
+		size[i] = conv_size(op, i);
+	TRY(expect_picture(
+		k, "conv", "y", &op->y, op->accumulate ? ACCEPT_F32 : ACCEPT_ANY, size[0], size[1], op->w->n));
 	TRY(expect_table("conv", "bias", op->bias, op->w->n));
 	if (tensor_count(&op->y) == 0)
 		return STATUS_OK;
@@ -278,6 +293,9 @@ enum status kernels_attention(struct kernels *k, const struct attention *op)
 	TRY(need(kv_heads > 0 && heads % kv_heads == 0, "attention",
 		"the query heads are no multiple of the key heads"));
 	TRY(need(!op->causal || rows == keys, "attention", "causal, but the rows are not the keys"));
+	if (op->bias.data)
+		TRY(expect(k, "attention", "bias", &op->bias, ACCEPT_F32, LAYOUT_ROWS, 3,
+			(int64_t[]){ op->bias.dim[0] == 1 ? 1 : heads, rows, keys }));
 	if (tensor_count(&op->out) == 0)
 		return STATUS_OK;
 	TRY(need(keys > 0, "attention", "there are no keys"));
@@ -344,26 +362,83 @@ enum status kernels_qk_rope(struct kernels *k, const struct qk_rope *op)
 
 /* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
-enum status kernels_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y)
+enum status kernels_glu(struct kernels *k, enum activation f, struct tensor gate, struct tensor up, struct tensor y)
 {
-	TRY(expect_matrix(k, "swiglu", "gate", &gate, ACCEPT_ANY, -1, -1));
-	TRY(expect_matrix(k, "swiglu", "up", &up, ACCEPT_ANY, gate.dim[0], gate.dim[1]));
-	TRY(expect_matrix(k, "swiglu", "y", &y, ACCEPT_ANY, gate.dim[0], gate.dim[1]));
+	TRY(need(f >= ACTIVATION_NONE && f <= ACTIVATION_QUICK_GELU, "glu", "no such activation"));
+	TRY(expect_matrix(k, "glu", "gate", &gate, ACCEPT_ANY, -1, -1));
+	TRY(expect_matrix(k, "glu", "up", &up, ACCEPT_ANY, gate.dim[0], gate.dim[1]));
+	TRY(expect_matrix(k, "glu", "y", &y, ACCEPT_ANY, gate.dim[0], gate.dim[1]));
 	if (tensor_count(&y) == 0)
 		return STATUS_OK;
 	kernels_use_threads(k);
-	return k->backend->swiglu(k, gate, up, y);
+	return k->backend->glu(k, f, gate, up, y);
 }
 
 enum status kernels_unary(struct kernels *k, enum unary f, struct tensor x, struct tensor y)
 {
-	TRY(need(f >= UNARY_COPY && f <= UNARY_ADD, "unary", "no such function"));
+	TRY(need(f >= UNARY_COPY && f <= UNARY_MULTIPLY, "unary", "no such function"));
 	TRY(expect_matrix(k, "unary", "x", &x, ACCEPT_ANY, -1, -1));
 	TRY(expect_matrix(k, "unary", "y", &y, ACCEPT_ANY, x.dim[0], x.dim[1]));
 	if (tensor_count(&y) == 0)
 		return STATUS_OK;
 	kernels_use_threads(k);
 	return k->backend->unary(k, f, x, y);
+}
+
+enum status kernels_multiply(struct kernels *k, struct tensor x, struct tensor y)
+{
+	return kernels_unary(k, UNARY_MULTIPLY, x, y);
+}
+
+enum status kernels_gated_add(struct kernels *k, struct tensor x, const float *gate, struct tensor stream)
+{
+	TRY(expect_matrix(k, "gated_add", "x", &x, ACCEPT_ANY, -1, -1));
+	TRY(expect_matrix(k, "gated_add", "stream", &stream, ACCEPT_F32, x.dim[0], x.dim[1]));
+	if (tensor_count(&x) == 0)
+		return STATUS_OK;
+	kernels_use_threads(k);
+	return k->backend->gated_add(k, x, gate, stream);
+}
+
+enum status kernels_add_row(struct kernels *k, struct tensor row, struct tensor y)
+{
+	TRY(expect(k, "add_row", "row", &row, ACCEPT_F32, LAYOUT_DENSE, 1, (int64_t[]){ -1 }));
+	TRY(expect_matrix(k, "add_row", "y", &y, ACCEPT_ANY, -1, row.dim[0]));
+	if (tensor_count(&y) == 0)
+		return STATUS_OK;
+	kernels_use_threads(k);
+	return k->backend->add_row(k, row, y);
+}
+
+enum status kernels_clamp(struct kernels *k, float low, float high, struct tensor y)
+{
+	TRY(need(low <= high, "clamp", "low is above high"));
+	TRY(need(y.dtype == DTYPE_F32 && tensor_contiguous(&y), "clamp", "y is not f32 or strided"));
+	if (tensor_count(&y) == 0)
+		return STATUS_OK;
+	kernels_use_threads(k);
+	return k->backend->clamp(k, low, high, y);
+}
+
+enum status kernels_resize_nearest(struct kernels *k, struct tensor x, struct tensor y)
+{
+	TRY(expect_picture(k, "resize_nearest", "x", &x, ACCEPT_ANY, -1, -1, -1));
+	TRY(expect_picture(k, "resize_nearest", "y", &y, ACCEPT_ANY, -1, -1, x.dim[2]));
+	if (tensor_count(&y) == 0)
+		return STATUS_OK;
+	TRY(need(tensor_count(&x) > 0, "resize_nearest", "x is empty"));
+	kernels_use_threads(k);
+	return k->backend->resize_nearest(k, x, y);
+}
+
+enum status kernels_halve(struct kernels *k, struct tensor x, struct tensor y)
+{
+	TRY(expect_picture(k, "halve", "x", &x, ACCEPT_ANY, -1, -1, -1));
+	TRY(expect_picture(k, "halve", "y", &y, ACCEPT_ANY, x.dim[0] / 2, x.dim[1] / 2, x.dim[2]));
+	if (tensor_count(&y) == 0)
+		return STATUS_OK;
+	kernels_use_threads(k);
+	return k->backend->halve(k, x, y);
 }
 
 enum status kernels_axpby(struct kernels *k, float a, struct tensor x, float b, struct tensor y)

@@ -139,24 +139,28 @@ struct linear {
 };
 enum status kernels_linear(struct kernels *k, const struct linear *op);
 
-/* Convolution with zero padding kernel/2 on each side.  x may first be enlarged twice by repetition (upsample). */
+/* Convolution with zero padding kernel/2 on each side.  x may first be enlarged twice by repetition (upsample); y may
+ * then be a row or a column shorter than twice x, which crops the enlarged picture before the padding.  stride 2 takes
+ * every second place: y is [(h + 1) / 2, (w + 1) / 2, out]. */
 struct conv {
 	struct tensor x;           /* [h, w, in] operand, contiguous */
 	const struct weight *w;    /* [out, in, kernel, kernel] */
 	const struct weight *bias; /* [out] table, or NULL */
 	bool upsample;             /* nearest neighbour, x 2, before the convolution */
+	int stride;                /* 0 or 1: every place; 2 (without upsample): every second one */
 	bool accumulate;           /* adds to y: a residual connection (y is F32 then) */
-	struct tensor y;           /* [h or 2h, w or 2w, out] any, contiguous */
+	struct tensor y;           /* [rows, columns, out] any, contiguous */
 };
 enum status kernels_conv(struct kernels *k, const struct conv *op);
 
-/* out = softmax(q k^T * scale) v for every head; query head h reads key head h / (heads / kv_heads). */
+/* out = softmax(q k^T * scale + bias) v for every head; query head h reads key head h / (heads / kv_heads). */
 struct attention {
 	struct tensor q;    /* [rows, heads, head_dim] operand; rows and heads may be strided */
 	struct tensor k, v; /* [keys, kv_heads, head_dim] operand */
 	float scale;
-	bool causal;       /* row i sees keys 0..i (rows == keys) */
-	struct tensor out; /* [rows, heads, head_dim] operand */
+	bool causal;        /* row i sees keys 0..i (rows == keys) */
+	struct tensor bias; /* [heads or 1, rows, keys] F32, last stride 1; data NULL: none */
+	struct tensor out;  /* [rows, heads, head_dim] operand */
 };
 enum status kernels_attention(struct kernels *k, const struct attention *op);
 
@@ -185,11 +189,13 @@ struct norm_residual {
 };
 enum status kernels_norm_residual(struct kernels *k, const struct norm_residual *op);
 
-/* Group normalisation of a picture over (rows, columns, channels of a group), then SiLU if asked. */
+/* Group normalisation of a picture over (rows, columns, channels of a group):
+ * y = norm(x) * weight + bias (* (1 + scale)) (+ shift), then SiLU if asked. */
 struct group_norm {
 	struct tensor x;                    /* [h, w, channels] any, contiguous */
 	int groups;                         /* divides channels */
 	const struct weight *weight, *bias; /* [channels] */
+	const float *scale, *shift;         /* [channels] device memory, or NULL */
 	float eps;
 	bool silu;
 	struct tensor y; /* [h, w, channels] any, contiguous; may be x itself */
@@ -209,13 +215,40 @@ enum status kernels_qk_rope(struct kernels *k, const struct qk_rope *op);
 
 /* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
-/* y = silu(gate) * up; all [rows, dim], any dtype, rows may be strided (halves of one product); y may be gate. */
-enum status kernels_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y);
+/* y = f(gate) * up; all [rows, dim], any dtype, rows may be strided (halves of one product); y may be gate. */
+enum status kernels_glu(struct kernels *k, enum activation f, struct tensor gate, struct tensor up, struct tensor y);
 
-enum unary { UNARY_COPY, UNARY_SILU, UNARY_TANH, UNARY_GELU, UNARY_ADD /* y += x */ };
+enum unary {
+	UNARY_COPY,
+	UNARY_SILU,
+	UNARY_TANH,
+	UNARY_GELU, /* erf */
+	UNARY_QUICK_GELU,
+	UNARY_ADD,     /* y += x */
+	UNARY_MULTIPLY /* y *= x */
+};
 
 /* y = f(x) element by element, converting dtypes; [rows, dim] any, rows may be strided; y may be x. */
 enum status kernels_unary(struct kernels *k, enum unary f, struct tensor x, struct tensor y);
+
+/* y *= x element by element: UNARY_MULTIPLY. */
+enum status kernels_multiply(struct kernels *k, struct tensor x, struct tensor y);
+
+/* stream += gate * x: a gated residual; x [rows, dim] any, gate [dim] device memory or NULL for 1, stream F32. */
+enum status kernels_gated_add(struct kernels *k, struct tensor x, const float *gate, struct tensor stream);
+
+/* Every row of y += row; row [dim] F32, y [rows, dim] any. */
+enum status kernels_add_row(struct kernels *k, struct tensor row, struct tensor y);
+
+/* y = max(low, min(high, y)), F32, contiguous, in place; NaN stays NaN. */
+enum status kernels_clamp(struct kernels *k, float low, float high, struct tensor y);
+
+/* [h, w, c] any to another size [H, W, c] any: y[i, j] = x[floor(i h / H), floor(j w / W)] in f32, PyTorch's "nearest".
+ */
+enum status kernels_resize_nearest(struct kernels *k, struct tensor x, struct tensor y);
+
+/* [h, w, c] any to [h / 2, w / 2, c] any: the mean of each 2 x 2 places; an odd last row or column is left out. */
+enum status kernels_halve(struct kernels *k, struct tensor x, struct tensor y);
 
 /* y = a x + b y, F32, same count, contiguous, in place: the Euler step and guidance. */
 enum status kernels_axpby(struct kernels *k, float a, struct tensor x, float b, struct tensor y);

@@ -164,21 +164,18 @@ static enum status cpu_linear(struct kernels *k, const struct linear *op)
 	return STATUS_OK;
 }
 
-/* A row of the enlarged picture; rows outside it are zeros. */
-static void enlarge_row(const struct tensor *x, int64_t row, char *to)
+/* A row of the picture enlarged to height x width; rows outside it are zeros. */
+static void enlarge_row(const struct tensor *x, int64_t row, int64_t height, int64_t width, char *to)
 {
-	const int64_t columns = x->dim[1];
 	const size_t place = (size_t)x->dim[2] * dtype_size(x->dtype);
-	const char *from = (const char *)x->data + row / 2 * columns * (int64_t)place;
+	const char *from = (const char *)x->data + row / 2 * x->dim[1] * (int64_t)place;
 
-	if (row < 0 || row >= 2 * x->dim[0]) {
-		memset(to, 0, 2 * (size_t)columns * place);
+	if (row < 0 || row >= height) {
+		memset(to, 0, (size_t)width * place);
 		return;
 	}
-	for (int64_t i = 0; i < columns; i++, from += place, to += 2 * place) {
-		memcpy(to, from, place);
-		memcpy(to + place, from, place);
-	}
+	for (int64_t i = 0; i < width; i++)
+		memcpy(to + (size_t)i * place, from + (size_t)(i / 2) * place, place);
 }
 
 /* The enlarged picture is made in bands of rows with the halo that the kernel needs: whole, the largest of a decoder
@@ -200,7 +197,7 @@ static enum status conv_enlarged(struct kernels *k, const struct conv *op)
 		part.y = tensor_slice(op->y, 0, first, n);
 #pragma omp parallel for schedule(static) if (n * row_len > 1 << 16)
 		for (int64_t i = 0; i < n + 2 * halo; i++)
-			enlarge_row(&op->x, first + i - halo, (char *)rows + i * row_len);
+			enlarge_row(&op->x, first + i - halo, height, columns, (char *)rows + i * row_len);
 		TRY(onednn_conv(onednn(k), k, &part, (int)halo));
 	}
 	return STATUS_OK;
@@ -269,9 +266,21 @@ static enum status cpu_qk_rope(struct kernels *k, const struct qk_rope *op)
 	return STATUS_OK;
 }
 
-static enum status cpu_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y)
+static enum status cpu_glu(struct kernels *k, enum activation f, struct tensor gate, struct tensor up, struct tensor y)
 {
-	simd(k)->swiglu(&gate, &up, &y);
+	simd(k)->glu(f, &gate, &up, &y);
+	return STATUS_OK;
+}
+
+static enum status cpu_gated_add(struct kernels *k, struct tensor x, const float *gate, struct tensor stream)
+{
+	simd(k)->gated_add(&x, gate, &stream);
+	return STATUS_OK;
+}
+
+static enum status cpu_add_row(struct kernels *k, struct tensor row, struct tensor y)
+{
+	simd(k)->add_row(row.data, &y);
 	return STATUS_OK;
 }
 
@@ -300,10 +309,15 @@ const struct backend backend_cpu = {
 	.norm_residual = cpu_norm_residual,
 	.group_norm = cpu_group_norm,
 	.qk_rope = cpu_qk_rope,
-	.swiglu = cpu_swiglu,
+	.glu = cpu_glu,
+	.gated_add = cpu_gated_add,
+	.add_row = cpu_add_row,
 	.unary = cpu_unary,
 	/* latents and pixels: too small to be worth a second version */
 	.axpby = ref_axpby,
+	.clamp = ref_clamp,
+	.resize_nearest = ref_resize_nearest,
+	.halve = ref_halve,
 	.fill_rows = ref_fill_rows,
 	.patchify = ref_patchify,
 	.unpatchify = ref_unpatchify,

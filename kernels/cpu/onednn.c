@@ -8,6 +8,8 @@ struct key {
 	int64_t rows, columns;      /* linear: m and 0; conv: output height and width */
 	int64_t x_stride, y_stride; /* linear: elements from row to row */
 	int64_t halo;               /* conv: rows of x above and below y's */
+	int64_t stride;             /* conv: 1 or 2 */
+	int64_t x_rows, x_columns;  /* conv: input height and width */
 	int64_t y_dtype, bias, activation, accumulate;
 };
 
@@ -105,7 +107,7 @@ static desc picture_desc(int64_t h, int64_t w, int64_t channels, dnnl_data_type_
 
 static bool shape_conv(const struct onednn *o, const struct key *key, struct shape *s)
 {
-	s->x = picture_desc(key->rows + 2 * key->halo, key->columns, key->k, o->operand);
+	s->x = picture_desc(key->x_rows, key->x_columns, key->k, o->operand);
 	s->y = picture_desc(key->rows, key->columns, key->n, data_type((enum dtype)key->y_dtype));
 	if (key->bias)
 		s->bias = desc_new(1, (int64_t[]){ key->n }, dnnl_f32, (int64_t[]){ 1 });
@@ -164,7 +166,7 @@ static dnnl_status_t make_pd(
 	} else {
 		const dnnl_dims_t padding = { key->halo ? 0 : key->kernel / 2, key->kernel / 2 };
 
-		status = pd_conv(o->engine, s.x, s.w, s.bias, s.y, padding, attr, out);
+		status = pd_conv(o->engine, s.x, s.w, s.bias, s.y, (int)key->stride, padding, attr, out);
 	}
 out:
 	if (attr)
@@ -188,6 +190,9 @@ enum status onednn_pack_begin(struct onednn *o, struct kernels *k, struct weight
 	key.columns = w->kind == WEIGHT_LINEAR ? 0 : 64;
 	key.x_stride = w->k;
 	key.y_stride = w->n;
+	key.stride = 1;
+	key.x_rows = key.rows;
+	key.x_columns = key.columns;
 	TRY(failed("pack", make_pd(o, &key, NULL, &pd)));
 	w->layout = desc_copy(desc_of(pd, dnnl_query_weights_md, 0));
 	dnnl_primitive_desc_destroy(pd);
@@ -405,6 +410,9 @@ enum status onednn_conv(struct onednn *o, struct kernels *k, const struct conv *
 		.rows = op->y.dim[0],
 		.columns = op->y.dim[1],
 		.halo = halo,
+		.stride = op->stride == 2 ? 2 : 1,
+		.x_rows = op->x.dim[0],
+		.x_columns = op->x.dim[1],
 		.y_dtype = op->y.dtype,
 		.bias = op->bias != NULL,
 		.accumulate = op->accumulate,

@@ -85,10 +85,10 @@ static inline dnnl_status_t pd_matmul(
 	return status == dnnl_success ? dnnl_primitive_desc_create(out, &d, attr, engine, NULL) : status;
 }
 
-static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, const dnnl_dims_t padding,
-	dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
+static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, int stride,
+	const dnnl_dims_t padding, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
 {
-	const dnnl_dims_t strides = { 1, 1 };
+	const dnnl_dims_t strides = { stride, stride };
 	dnnl_convolution_desc_t d;
 	dnnl_status_t status = dnnl_convolution_forward_desc_init(
 		&d, dnnl_forward_inference, dnnl_convolution_direct, x, w, bias, y, strides, padding, padding);
@@ -168,10 +168,10 @@ static inline dnnl_status_t pd_matmul(
 	return dnnl_matmul_primitive_desc_create(out, engine, x, w, bias, y, attr);
 }
 
-static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, const dnnl_dims_t padding,
-	dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
+static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, int stride,
+	const dnnl_dims_t padding, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
 {
-	const dnnl_dims_t strides = { 1, 1 }, dilates = { 0, 0 };
+	const dnnl_dims_t strides = { stride, stride }, dilates = { 0, 0 };
 
 	return dnnl_convolution_forward_primitive_desc_create(out, engine, dnnl_forward_inference,
 		dnnl_convolution_direct, x, w, bias, y, strides, dilates, padding, padding, attr);

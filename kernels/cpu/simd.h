@@ -23,7 +23,9 @@ struct simd {
 	void (*norm)(const struct norm *op);
 	void (*norm_residual)(const struct norm_residual *op);
 	void (*qk_rope)(const struct qk_rope *op);
-	void (*swiglu)(const struct tensor *gate, const struct tensor *up, const struct tensor *y);
+	void (*glu)(enum activation f, const struct tensor *gate, const struct tensor *up, const struct tensor *y);
+	void (*gated_add)(const struct tensor *x, const float *gate, const struct tensor *stream);
+	void (*add_row)(const float *row, const struct tensor *y);
 	void (*unary)(enum unary f, const struct tensor *x, const struct tensor *y);
 };
 

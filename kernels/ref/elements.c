@@ -9,11 +9,40 @@ static double silu(double x)
 	return x / (1 + exp(-x));
 }
 
-enum status ref_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y)
+static double gelu(double x)
+{
+	return 0.5 * x * erfc(-x * 0.70710678118654752440);
+}
+
+static double gelu_tanh(double x)
+{
+	const double root = 0.79788456080286535588; /* sqrt(2 / pi) */
+
+	return 0.5 * x * (1 + tanh(root * (x + 0.044715 * x * x * x)));
+}
+
+double ref_activate(enum activation f, double x)
+{
+	switch (f) {
+	case ACTIVATION_NONE:
+		break;
+	case ACTIVATION_SILU:
+		return silu(x);
+	case ACTIVATION_GELU:
+		return gelu(x);
+	case ACTIVATION_GELU_TANH:
+		return gelu_tanh(x);
+	case ACTIVATION_QUICK_GELU:
+		return x / (1 + exp(-1.702 * x));
+	}
+	return x;
+}
+
+enum status ref_glu(struct kernels *k, enum activation f, struct tensor gate, struct tensor up, struct tensor y)
 {
 	for (int64_t i = 0; i < y.dim[0]; i++)
 		for (int64_t j = 0; j < y.dim[1]; j++)
-			ref_set(&y, i, j, 0, (float)(silu(ref_get(&gate, i, j, 0)) * ref_get(&up, i, j, 0)));
+			ref_set(&y, i, j, 0, (float)(ref_activate(f, ref_get(&gate, i, j, 0)) * ref_get(&up, i, j, 0)));
 	return STATUS_OK;
 }
 
@@ -27,9 +56,13 @@ static double unary(enum unary f, double x, double y)
 	case UNARY_TANH:
 		return tanh(x);
 	case UNARY_GELU:
-		return 0.5 * x * erfc(-x * 0.70710678118654752440);
+		return gelu(x);
+	case UNARY_QUICK_GELU:
+		return ref_activate(ACTIVATION_QUICK_GELU, x);
 	case UNARY_ADD:
 		return x + y;
+	case UNARY_MULTIPLY:
+		return x * y;
 	}
 	return x;
 }
@@ -38,10 +71,83 @@ enum status ref_unary(struct kernels *k, enum unary f, struct tensor x, struct t
 {
 	for (int64_t i = 0; i < y.dim[0]; i++)
 		for (int64_t j = 0; j < y.dim[1]; j++) {
-			const double old = f == UNARY_ADD ? ref_get(&y, i, j, 0) : 0;
+			const double old = f >= UNARY_ADD ? ref_get(&y, i, j, 0) : 0;
 
 			ref_set(&y, i, j, 0, (float)unary(f, ref_get(&x, i, j, 0), old));
 		}
+	return STATUS_OK;
+}
+
+enum status ref_gated_add(struct kernels *k, struct tensor x, const float *gate, struct tensor stream)
+{
+	for (int64_t i = 0; i < x.dim[0]; i++)
+		for (int64_t j = 0; j < x.dim[1]; j++) {
+			const double add = (gate ? (double)gate[j] : 1) * ref_get(&x, i, j, 0);
+
+			ref_set(&stream, i, j, 0, (float)(ref_get(&stream, i, j, 0) + add));
+		}
+	return STATUS_OK;
+}
+
+enum status ref_add_row(struct kernels *k, struct tensor row, struct tensor y)
+{
+	for (int64_t i = 0; i < y.dim[0]; i++)
+		for (int64_t j = 0; j < y.dim[1]; j++)
+			ref_set(&y, i, j, 0, ref_get(&y, i, j, 0) + ((const float *)row.data)[j]);
+	return STATUS_OK;
+}
+
+enum status ref_clamp(struct kernels *k, float low, float high, struct tensor y)
+{
+	float *to = y.data;
+
+	for (int64_t i = 0; i < tensor_count(&y); i++)
+		to[i] = to[i] < low ? low : to[i] > high ? high : to[i];
+	return STATUS_OK;
+}
+
+/* The place that PyTorch's "nearest" takes place i of n from, of `from` ones; its arithmetic is in f32. */
+static int64_t nearest(int64_t i, int64_t from, int64_t n)
+{
+	const float scale = (float)from / (float)n;
+	const int64_t at = (int64_t)((float)i * scale);
+
+	if (n == 2 * from)
+		return i / 2;
+	return n == from ? i : at < from ? at : from - 1;
+}
+
+enum status ref_resize_nearest(struct kernels *k, struct tensor x, struct tensor y)
+{
+	const size_t size = (size_t)y.dim[2] * dtype_size(y.dtype);
+
+#pragma omp parallel for schedule(static) if (tensor_count(&y) > 1 << 16)
+	for (int64_t i = 0; i < y.dim[0]; i++)
+		for (int64_t j = 0; j < y.dim[1]; j++) {
+			const int64_t row = nearest(i, x.dim[0], y.dim[0]), column = nearest(j, x.dim[1], y.dim[1]);
+
+			if (x.dtype == y.dtype)
+				memcpy((char *)y.data + (size_t)(i * y.dim[1] + j) * size,
+					(const char *)x.data + (size_t)(row * x.dim[1] + column) * size, size);
+			else
+				for (int64_t c = 0; c < y.dim[2]; c++)
+					ref_set(&y, i, j, c, ref_get(&x, row, column, c));
+		}
+	return STATUS_OK;
+}
+
+enum status ref_halve(struct kernels *k, struct tensor x, struct tensor y)
+{
+#pragma omp parallel for schedule(static) if (tensor_count(&y) > 1 << 14)
+	for (int64_t i = 0; i < y.dim[0]; i++)
+		for (int64_t j = 0; j < y.dim[1]; j++)
+			for (int64_t c = 0; c < y.dim[2]; c++) {
+				const float upper = ref_get(&x, 2 * i, 2 * j, c) + ref_get(&x, 2 * i, 2 * j + 1, c);
+				const float lower =
+					ref_get(&x, 2 * i + 1, 2 * j, c) + ref_get(&x, 2 * i + 1, 2 * j + 1, c);
+
+				ref_set(&y, i, j, c, (upper + lower) / 4);
+			}
 	return STATUS_OK;
 }
 

@@ -97,6 +97,8 @@ enum status ref_group_norm(struct kernels *k, const struct group_norm *op)
 				double v = (ref_get(&x, i, c, 0) - mean) * scale;
 
 				v = v * table_value(op->weight, c, 1) + table_value(op->bias, c, 0);
+				v = v * (1 + (op->scale ? (double)op->scale[c] : 0)) +
+				    (op->shift ? (double)op->shift[c] : 0);
 				ref_set(&y, i, c, 0, (float)(op->silu ? v / (1 + exp(-v)) : v));
 			}
 	}

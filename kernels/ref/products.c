@@ -42,30 +42,6 @@ static double table_value(const struct weight *table, int64_t i, double otherwis
 	return table ? ((const float *)table->table.data)[i] : otherwise;
 }
 
-static double gelu_tanh(double x)
-{
-	const double root = 0.79788456080286535588; /* sqrt(2 / pi) */
-
-	return 0.5 * x * (1 + tanh(root * (x + 0.044715 * x * x * x)));
-}
-
-static double activate(enum activation activation, double x)
-{
-	switch (activation) {
-	case ACTIVATION_NONE:
-		break;
-	case ACTIVATION_SILU:
-		return x / (1 + exp(-x));
-	case ACTIVATION_GELU:
-		return 0.5 * x * erfc(-x * 0.70710678118654752440);
-	case ACTIVATION_GELU_TANH:
-		return gelu_tanh(x);
-	case ACTIVATION_QUICK_GELU:
-		return x / (1 + exp(-1.702 * x));
-	}
-	return x;
-}
-
 enum status ref_linear(struct kernels *k, const struct linear *op)
 {
 	const struct tensor w = weight_matrix(k, op->w);
@@ -76,7 +52,7 @@ enum status ref_linear(struct kernels *k, const struct linear *op)
 
 			for (int64_t l = 0; l < op->w->k; l++)
 				sum += (double)ref_get(&op->x, i, l, 0) * ref_get(&w, j, l, 0);
-			sum = activate(op->activation, sum);
+			sum = ref_activate(op->activation, sum);
 			if (op->accumulate)
 				sum += ref_get(&op->y, i, j, 0);
 			ref_set(&op->y, i, j, 0, (float)sum);
@@ -84,17 +60,21 @@ enum status ref_linear(struct kernels *k, const struct linear *op)
 	return STATUS_OK;
 }
 
-/* One output value: the kernel of channel `channel` over the (enlarged) picture around (row, column). */
+/* One output value: the kernel of channel `channel` over the (enlarged, cropped) picture around the place of (row,
+ * column). */
 static double conv_value(const struct conv *op, const struct tensor *w, int64_t row, int64_t column, int64_t channel)
 {
 	const int64_t kernel = op->w->kernel, half = kernel / 2, shrink = op->upsample ? 2 : 1;
+	const int64_t stride = op->stride == 2 ? 2 : 1;
+	const int64_t height = op->upsample ? op->y.dim[0] : op->x.dim[0];
+	const int64_t width = op->upsample ? op->y.dim[1] : op->x.dim[1];
 	double sum = table_value(op->bias, channel, 0);
 
 	for (int64_t dy = 0; dy < kernel; dy++)
 		for (int64_t dx = 0; dx < kernel; dx++) {
-			const int64_t y = row + dy - half, x = column + dx - half;
+			const int64_t y = stride * row + dy - half, x = stride * column + dx - half;
 
-			if (y < 0 || y >= op->y.dim[0] || x < 0 || x >= op->y.dim[1])
+			if (y < 0 || y >= height || x < 0 || x >= width)
 				continue;
 			for (int64_t in = 0; in < op->w->k; in++)
 				sum += (double)ref_get(&op->x, y / shrink, x / shrink, in) *
@@ -129,7 +109,11 @@ static void softmax_scores(const struct attention *op, int64_t row, int64_t head
 		p[j] = 0;
 		for (int64_t l = 0; l < op->q.dim[2]; l++)
 			p[j] += (double)ref_get(&op->q, row, head, l) * ref_get(&op->k, j, kv_head, l);
-		p[j] = op->causal && j > row ? -INFINITY : p[j] * op->scale;
+		p[j] *= op->scale;
+		if (op->bias.data)
+			p[j] += ref_get(&op->bias, op->bias.dim[0] == 1 ? 0 : head, row, j);
+		if (op->causal && j > row)
+			p[j] = -INFINITY;
 		max = fmax(max, p[j]);
 	}
 	for (int64_t j = 0; j < keys; j++)

@@ -9,6 +9,9 @@
 float ref_get(const struct tensor *t, int64_t i, int64_t j, int64_t l);
 void ref_set(const struct tensor *t, int64_t i, int64_t j, int64_t l, float x);
 
+/* elements.c */
+double ref_activate(enum activation f, double x);
+
 /* products.c */
 enum status ref_pack_begin(struct kernels *k, struct weight *w);
 enum status ref_pack_rows(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows);
@@ -24,7 +27,12 @@ enum status ref_group_norm(struct kernels *k, const struct group_norm *op);
 enum status ref_qk_rope(struct kernels *k, const struct qk_rope *op);
 
 /* elements.c */
-enum status ref_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y);
+enum status ref_glu(struct kernels *k, enum activation f, struct tensor gate, struct tensor up, struct tensor y);
+enum status ref_gated_add(struct kernels *k, struct tensor x, const float *gate, struct tensor stream);
+enum status ref_add_row(struct kernels *k, struct tensor row, struct tensor y);
+enum status ref_clamp(struct kernels *k, float low, float high, struct tensor y);
+enum status ref_resize_nearest(struct kernels *k, struct tensor x, struct tensor y);
+enum status ref_halve(struct kernels *k, struct tensor x, struct tensor y);
 enum status ref_unary(struct kernels *k, enum unary f, struct tensor x, struct tensor y);
 enum status ref_axpby(struct kernels *k, float a, struct tensor x, float b, struct tensor y);
 enum status ref_fill_rows(struct kernels *k, struct tensor row, struct tensor y);

@@ -165,12 +165,12 @@ static enum status run_rope(const void *op)
 	return kernels_qk_rope(k, op);
 }
 
-static enum status run_swiglu(const void *op)
+static enum status run_glu(const void *op)
 {
 	const struct tensor *t = op;
 
-	return kernels_swiglu(
-		k, tensor_slice(t[0], 1, 0, t[1].dim[1]), tensor_slice(t[0], 1, t[1].dim[1], t[1].dim[1]), t[1]);
+	return kernels_glu(k, ACTIVATION_SILU, tensor_slice(t[0], 1, 0, t[1].dim[1]),
+		tensor_slice(t[0], 1, t[1].dim[1], t[1].dim[1]), t[1]);
 }
 
 static void bench_rows(int64_t rows)
@@ -202,7 +202,7 @@ static void bench_rows(int64_t rows)
 			.table = tensor_new(DTYPE_F32, 3, (int64_t[]){ rows, 64, 2 }) });
 	halves[0] = tensor_new(dtype, 2, (int64_t[]){ rows, 20480 });
 	halves[1] = tensor_new(dtype, 2, (int64_t[]){ rows, 10240 });
-	measure("swiglu 1088 x 10240", (double)(rows * 10240), "G values/s", run_swiglu, halves);
+	measure("glu 1088 x 10240", (double)(rows * 10240), "G values/s", run_glu, halves);
 }
 
 static void bench_group_norm(int64_t side, int64_t channels)

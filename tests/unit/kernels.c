@@ -178,19 +178,22 @@ struct conv_case {
 	int kernel;
 	bool upsample, bias, accumulate;
 	enum dtype y_dtype;
+	int stride, crop; /* crop: rows and columns less than enlarging gives */
 };
 
 static void test_conv(const struct pair *p, const struct conv_case *c)
 {
 	const enum dtype dtype = p->k->dtype;
-	const int64_t factor = c->upsample ? 2 : 1;
+	const int64_t factor = c->upsample ? 2 : 1, stride = c->stride == 2 ? 2 : 1;
+	const int64_t height = (c->h * factor - c->crop + stride - 1) / stride;
+	const int64_t width = (c->w * factor - c->crop + stride - 1) / stride;
 	struct cage x = cage_random(dtype, 3, (int64_t[]){ c->h, c->w, c->in }, 0, 1, 1);
 	struct cage source = cage_random(dtype, 2, (int64_t[]){ c->out, c->in * c->kernel * c->kernel }, 0, 1, 2);
 	struct tensor kernel = tensor_view(source.t.data, dtype, 4, (int64_t[]){ c->out, c->in, c->kernel, c->kernel });
-	struct cage wanted = cage_random(c->y_dtype, 3, (int64_t[]){ c->h * factor, c->w * factor, c->out }, 0, 1, 3);
+	struct cage wanted = cage_random(c->y_dtype, 3, (int64_t[]){ height, width, c->out }, 0, 1, 3);
 	struct cage got = c->accumulate ? cage_copy(&wanted, 0) : cage_new(c->y_dtype, 3, wanted.t.dim, 0);
 	struct weight *w = NULL, *w_ref = NULL, *bias = NULL, *bias_ref = NULL;
-	struct conv op = { .x = x.t, .upsample = c->upsample, .accumulate = c->accumulate };
+	struct conv op = { .x = x.t, .upsample = c->upsample, .stride = c->stride, .accumulate = c->accumulate };
 	enum status status;
 
 	pack_tables(p, c->out, 4, &bias, &bias_ref);
@@ -208,9 +211,9 @@ static void test_conv(const struct pair *p, const struct conv_case *c)
 	if (status == STATUS_OK)
 		status = kernels_conv(p->k, &op);
 	check_near(&wanted, &got, tolerance(c->y_dtype, 1e-7 * (double)(c->in * c->kernel * c->kernel) + 1e-6), status,
-		label(p, "conv %lld x %lld, %lld to %lld, kernel %d, upsample %d bias %d sum %d y %s", (long long)c->h,
-			(long long)c->w, (long long)c->in, (long long)c->out, c->kernel, c->upsample, c->bias,
-			c->accumulate, dtype_name(c->y_dtype)));
+		label(p, "conv %lld x %lld, %lld to %lld, kernel %d, upsample %d stride %d crop %d bias %d sum %d y %s",
+			(long long)c->h, (long long)c->w, (long long)c->in, (long long)c->out, c->kernel, c->upsample,
+			c->stride, c->crop, c->bias, c->accumulate, dtype_name(c->y_dtype)));
 	weight_free(p->k, w);
 	weight_free(p->ref, w_ref);
 	weight_free(p->k, bias);
@@ -224,21 +227,30 @@ static void test_conv(const struct pair *p, const struct conv_case *c)
 static void test_convs(const struct pair *p)
 {
 	static const struct conv_case cases[] = {
-		{ 1, 1, 1, 1, 1, false, true, false, DTYPE_F32 },
-		{ 1, 1, 1, 1, 3, false, true, false, DTYPE_F32 },
-		{ 1, 1, 3, 5, 3, true, true, false, DTYPE_F32 },
-		{ 5, 7, 3, 13, 3, false, true, false, DTYPE_F32 },
-		{ 5, 7, 17, 3, 3, false, false, false, DTYPE_BF16 },
-		{ 8, 9, 16, 33, 1, false, true, true, DTYPE_F32 },
-		{ 7, 5, 31, 32, 3, false, true, true, DTYPE_F32 },
-		{ 6, 4, 8, 16, 3, true, true, false, DTYPE_BF16 },
-		{ 3, 5, 7, 11, 3, true, false, true, DTYPE_F32 },
-		{ 3, 5, 7, 11, 1, true, true, false, DTYPE_F32 },
-		{ 4, 4, 512, 64, 3, false, true, false, DTYPE_F32 },
-		{ 4, 4, 16, 512, 3, false, true, true, DTYPE_F32 },
-		{ 32, 32, 8, 16, 3, false, true, false, DTYPE_F32 },
-		{ 16, 1, 4, 4, 3, false, true, false, DTYPE_F32 },
-		{ 1, 16, 4, 4, 3, true, true, false, DTYPE_F32 },
+		{ 1, 1, 1, 1, 1, false, true, false, DTYPE_F32, 0, 0 },
+		{ 1, 1, 1, 1, 3, false, true, false, DTYPE_F32, 0, 0 },
+		{ 1, 1, 3, 5, 3, true, true, false, DTYPE_F32, 0, 0 },
+		{ 5, 7, 3, 13, 3, false, true, false, DTYPE_F32, 0, 0 },
+		{ 5, 7, 17, 3, 3, false, false, false, DTYPE_BF16, 1, 0 },
+		{ 8, 9, 16, 33, 1, false, true, true, DTYPE_F32, 0, 0 },
+		{ 7, 5, 31, 32, 3, false, true, true, DTYPE_F32, 0, 0 },
+		{ 6, 4, 8, 16, 3, true, true, false, DTYPE_BF16, 1, 0 },
+		{ 3, 5, 7, 11, 3, true, false, true, DTYPE_F32, 0, 0 },
+		{ 3, 5, 7, 11, 1, true, true, false, DTYPE_F32, 0, 0 },
+		{ 4, 4, 512, 64, 3, false, true, false, DTYPE_F32, 0, 0 },
+		{ 4, 4, 16, 512, 3, false, true, true, DTYPE_F32, 0, 0 },
+		{ 32, 32, 8, 16, 3, false, true, false, DTYPE_F32, 0, 0 },
+		{ 16, 1, 4, 4, 3, false, true, false, DTYPE_F32, 0, 0 },
+		{ 1, 16, 4, 4, 3, true, true, false, DTYPE_F32, 0, 0 },
+		{ 8, 6, 32, 32, 3, false, true, false, DTYPE_F32, 2, 0 },
+		{ 7, 5, 31, 9, 3, false, true, true, DTYPE_F32, 2, 0 },
+		{ 5, 8, 4, 64, 3, false, false, false, DTYPE_BF16, 2, 0 },
+		{ 1, 1, 4, 4, 3, false, true, false, DTYPE_F32, 2, 0 },
+		{ 7, 4, 16, 8, 1, false, true, false, DTYPE_F32, 2, 0 },
+		{ 33, 32, 64, 64, 3, false, true, false, DTYPE_F32, 2, 0 },
+		{ 4, 5, 32, 16, 3, true, true, false, DTYPE_F32, 0, 1 },
+		{ 3, 3, 5, 7, 3, true, true, true, DTYPE_F32, 1, 1 },
+		{ 1, 1, 5, 7, 3, true, true, false, DTYPE_BF16, 1, 1 },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		test_conv(p, &cases[i]);
@@ -250,6 +262,7 @@ struct attention_case {
 	int64_t rows, keys, heads, kv_heads, head_dim, gap;
 	float scale, size; /* size: of the values */
 	bool causal;
+	int64_t bias; /* its heads; 0: none */
 };
 
 static void test_attention(const struct pair *p, const struct attention_case *c)
@@ -259,6 +272,7 @@ static void test_attention(const struct pair *p, const struct attention_case *c)
 	struct cage key = cage_random(dtype, 3, (int64_t[]){ c->keys, c->kv_heads, c->head_dim }, c->gap, c->size, 2);
 	struct cage value = cage_random(dtype, 3, (int64_t[]){ c->keys, c->kv_heads, c->head_dim }, c->gap, 1, 3);
 	struct cage wanted = cage_new(dtype, 3, q.t.dim, 0), got = cage_new(dtype, 3, q.t.dim, c->gap);
+	struct cage bias = cage_random(DTYPE_F32, 3, (int64_t[]){ c->bias ? c->bias : 1, c->rows, c->keys }, 3, 2, 4);
 	struct attention op = { .q = q.t, .k = key.t, .v = value.t, .scale = c->scale, .causal = c->causal };
 	enum status status;
 	/* the scores' own error, of which exp makes a relative one; in bf16 the probabilities are rounded as well */
@@ -266,17 +280,22 @@ static void test_attention(const struct pair *p, const struct attention_case *c)
 	struct tolerance tol = tolerance(dtype, (dtype == DTYPE_BF16 ? 0x1p-9 : 2e-6) + 2 * scores);
 
 	tol.nmse += scores * scores;
+	if (c->bias)
+		op.bias = bias.t;
 	op.out = wanted.t;
 	kernels_attention(p->ref, &op);
 	op.out = got.t;
 	status = kernels_attention(p->k, &op);
 	check_near(&wanted, &got, tol, status,
-		label(p, "attention %lld rows %lld keys, %lld of %lld heads of %lld, scale %g size %g causal %d",
+		label(p,
+			"attention %lld rows %lld keys, %lld of %lld heads of %lld, scale %g size %g causal %d bias "
+			"%lld",
 			(long long)c->rows, (long long)c->keys, (long long)c->heads, (long long)c->kv_heads,
-			(long long)c->head_dim, (double)c->scale, (double)c->size, c->causal));
+			(long long)c->head_dim, (double)c->scale, (double)c->size, c->causal, (long long)c->bias));
 	cage_free(&q);
 	cage_free(&key);
 	cage_free(&value);
+	cage_free(&bias);
 	cage_free(&wanted);
 	cage_free(&got);
 }
@@ -284,20 +303,29 @@ static void test_attention(const struct pair *p, const struct attention_case *c)
 static void test_attentions(const struct pair *p)
 {
 	static const struct attention_case cases[] = {
-		{ 1, 1, 1, 1, 1, 0, 1, 1, false },
-		{ 1, 1, 1, 1, 1, 0, 1, 1, true },
-		{ 7, 13, 3, 3, 5, 2, 0.5f, 1, false },
-		{ 24, 32, 2, 2, 64, 0, 0.125f, 1, false },
-		{ 23, 31, 2, 1, 63, 3, 0.125f, 1, false },
-		{ 25, 33, 4, 2, 65, 0, 0.125f, 1, false },
-		{ 33, 33, 4, 2, 32, 32, 0.2f, 1, true },
-		{ 50, 50, 3, 3, 16, 0, 0.25f, 1, true },
-		{ 96, 96, 4, 4, 64, 0, 0.125f, 1, false },
-		{ 65, 129, 2, 2, 128, 256, 0.088f, 1, false },
-		{ 40, 300, 1, 1, 512, 0, 0.044f, 1, false },
-		{ 9, 40, 2, 2, 32, 0, 0.2f, 16, false }, /* scores near +-300: one key takes nearly all */
-		{ 9, 40, 2, 2, 32, 0, 0, 1, false },     /* every key the same */
-		{ 9, 40, 2, 2, 32, 0, -0.2f, 1, false },
+		{ 1, 1, 1, 1, 1, 0, 1, 1, false, 0 },
+		{ 1, 1, 1, 1, 1, 0, 1, 1, true, 0 },
+		{ 7, 13, 3, 3, 5, 2, 0.5f, 1, false, 0 },
+		{ 24, 32, 2, 2, 64, 0, 0.125f, 1, false, 0 },
+		{ 23, 31, 2, 1, 63, 3, 0.125f, 1, false, 0 },
+		{ 25, 33, 4, 2, 65, 0, 0.125f, 1, false, 0 },
+		{ 33, 33, 4, 2, 32, 32, 0.2f, 1, true, 0 },
+		{ 50, 50, 3, 3, 16, 0, 0.25f, 1, true, 0 },
+		{ 96, 96, 4, 4, 64, 0, 0.125f, 1, false, 0 },
+		{ 65, 129, 2, 2, 128, 256, 0.088f, 1, false, 0 },
+		{ 40, 300, 1, 1, 512, 0, 0.044f, 1, false, 0 },
+		{ 9, 40, 2, 2, 32, 0, 0.2f, 16, false, 0 }, /* scores near +-300: one key takes nearly all */
+		{ 9, 40, 2, 2, 32, 0, 0, 1, false, 0 },     /* every key the same */
+		{ 9, 40, 2, 2, 32, 0, -0.2f, 1, false, 0 },
+		{ 64, 77, 2, 2, 8, 0, 0.35f, 1, false, 0 },
+		{ 30, 77, 3, 3, 40, 0, 0.16f, 1, false, 0 },
+		{ 26, 13, 2, 2, 80, 16, 0.11f, 1, false, 0 },
+		{ 50, 50, 2, 2, 160, 0, 0.08f, 1, false, 0 },
+		{ 1, 1, 1, 1, 1, 0, 1, 1, false, 1 },
+		{ 27, 41, 3, 3, 40, 2, 0.16f, 1, false, 1 },
+		{ 27, 41, 3, 3, 24, 0, 0.2f, 1, false, 3 },
+		{ 25, 25, 4, 2, 64, 0, 1, 1, true, 4 },
+		{ 70, 33, 2, 2, 160, 0, -0.1f, 1, false, 2 },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		test_attention(p, &cases[i]);
@@ -389,6 +417,8 @@ static void test_norm_residual(
 static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t channels, int groups,
 	enum dtype x_dtype, enum dtype y_dtype, bool silu, float mean)
 {
+	struct cage scale = cage_random(DTYPE_F32, 1, &channels, 0, 1, 7);
+	struct cage shift = cage_random(DTYPE_F32, 1, &channels, 0, 1, 8);
 	struct cage x = cage_random(x_dtype, 3, (int64_t[]){ h, w, channels }, 0, 1, 1);
 	struct cage wanted = cage_new(y_dtype, 3, x.t.dim, 0), got = cage_new(y_dtype, 3, x.t.dim, 0);
 	struct weight *t[4];
@@ -400,6 +430,10 @@ static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t 
 	pack_tables(p, channels, 5, &t[0], &t[1]);
 	pack_tables(p, channels, 6, &t[2], &t[3]);
 	op.x = x.t;
+	if (h % 2) {
+		op.scale = scale.t.data;
+		op.shift = shift.t.data;
+	}
 	op.weight = t[1];
 	op.bias = t[3];
 	op.y = wanted.t;
@@ -419,6 +453,8 @@ static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t 
 	}
 	for (int i = 0; i < 4; i++)
 		weight_free(i % 2 ? p->ref : p->k, t[i]);
+	cage_free(&scale);
+	cage_free(&shift);
 	cage_free(&x);
 	cage_free(&wanted);
 	cage_free(&got);
@@ -465,6 +501,7 @@ static void test_norms_and_positions(const struct pair *p)
 		test_group_norm(p, 4, 4, 64, 32, DTYPE_BF16, DTYPE_F32, silu, 0);
 		test_group_norm(p, 17, 19, 96, 32, DTYPE_F32, DTYPE_F32, silu, 100);
 		test_group_norm(p, 96, 64, 8, 2, DTYPE_F32, DTYPE_F32, silu, 1);
+		test_group_norm(p, 8, 8, 32, 32, DTYPE_F32, DTYPE_F32, silu, 0);
 		test_group_norm(p, 3, 3, 1100, 10, DTYPE_BF16, DTYPE_BF16, silu, 0);
 	}
 	for (int flags = 0; flags < 4; flags++) {
@@ -477,28 +514,54 @@ static void test_norms_and_positions(const struct pair *p)
 
 /* ---- elements ---------------------------------------------------------------------------------------------------- */
 
-static void test_swiglu(
-	const struct pair *p, int64_t rows, int64_t dim, int64_t gap, const enum dtype dtypes[3], float size)
+static void test_glu(const struct pair *p, enum activation f, int64_t rows, int64_t dim, int64_t gap,
+	const enum dtype dtypes[3], float size)
 {
 	struct cage gate = cage_random(dtypes[0], 2, (int64_t[]){ rows, dim }, gap, size, 1);
 	struct cage up = cage_random(dtypes[1], 2, gate.t.dim, gap, 1, 2);
 	struct cage wanted = cage_new(dtypes[2], 2, gate.t.dim, 0), got = cage_new(dtypes[2], 2, gate.t.dim, gap);
 	enum status status;
 
-	kernels_swiglu(p->ref, gate.t, up.t, wanted.t);
-	status = kernels_swiglu(p->k, gate.t, up.t, got.t);
-	check_near(&wanted, &got, tolerance(dtypes[2], 1e-30), status,
-		label(p, "swiglu %lld x %lld gap %lld %s %s %s size %g", (long long)rows, (long long)dim,
+	kernels_glu(p->ref, f, gate.t, up.t, wanted.t);
+	status = kernels_glu(p->k, f, gate.t, up.t, got.t);
+	check_near(&wanted, &got, tolerance(dtypes[2], f == ACTIVATION_SILU ? 1e-30 : 1e-6), status,
+		label(p, "glu %d %lld x %lld gap %lld %s %s %s size %g", f, (long long)rows, (long long)dim,
 			(long long)gap, dtype_name(dtypes[0]), dtype_name(dtypes[1]), dtype_name(dtypes[2]),
 			(double)size));
 	if (dtypes[0] == dtypes[2]) {
-		status = kernels_swiglu(p->k, gate.t, up.t, gate.t);
-		check_near(&got, &gate, (struct tolerance){ 0, 0, 0 }, status, label(p, "swiglu in place"));
+		status = kernels_glu(p->k, f, gate.t, up.t, gate.t);
+		check_near(&got, &gate, (struct tolerance){ 0, 0, 0 }, status, label(p, "glu in place"));
 	}
 	cage_free(&gate);
 	cage_free(&up);
 	cage_free(&wanted);
 	cage_free(&got);
+}
+
+/* gate NULL or [dim]; then the same in add_row's terms */
+static void test_row_sums(const struct pair *p, int64_t rows, int64_t dim, int64_t gap, enum dtype dtype, bool gated)
+{
+	struct cage x = cage_random(dtype, 2, (int64_t[]){ rows, dim }, gap, 1, 1);
+	struct cage row = cage_random(DTYPE_F32, 1, &dim, 0, 1, 2);
+	struct cage wanted = cage_random(DTYPE_F32, 2, x.t.dim, 0, 1, 3), got = cage_copy(&wanted, gap);
+	struct cage sum = cage_copy(&x, 0);
+	enum status status;
+
+	kernels_gated_add(p->ref, x.t, gated ? row.t.data : NULL, wanted.t);
+	status = kernels_gated_add(p->k, x.t, gated ? row.t.data : NULL, got.t);
+	check_near(&wanted, &got, tolerance(DTYPE_F32, 1e-6), status,
+		label(p, "gated_add %lld x %lld gap %lld %s gate %d", (long long)rows, (long long)dim, (long long)gap,
+			dtype_name(dtype), gated));
+	kernels_add_row(p->ref, row.t, sum.t);
+	status = kernels_add_row(p->k, row.t, x.t);
+	check_near(&sum, &x, tolerance(dtype, 1e-6), status,
+		label(p, "add_row %lld x %lld gap %lld %s", (long long)rows, (long long)dim, (long long)gap,
+			dtype_name(dtype)));
+	cage_free(&x);
+	cage_free(&row);
+	cage_free(&wanted);
+	cage_free(&got);
+	cage_free(&sum);
 }
 
 static void test_unary(const struct pair *p, enum unary f, int64_t rows, int64_t dim, int64_t gap, enum dtype x_dtype,
@@ -507,7 +570,7 @@ static void test_unary(const struct pair *p, enum unary f, int64_t rows, int64_t
 	struct cage x = cage_random(x_dtype, 2, (int64_t[]){ rows, dim }, gap, size, 1);
 	struct cage wanted = cage_random(y_dtype, 2, x.t.dim, 0, 1, 2), got = cage_copy(&wanted, gap);
 	/* GELU's erfc is near 0 for large negative x, where f32 has but few digits of its argument */
-	const double atol = f == UNARY_GELU ? 1e-6 : f == UNARY_ADD ? 1e-7 : 1e-30;
+	const double atol = f == UNARY_GELU || f == UNARY_QUICK_GELU ? 1e-6 : f == UNARY_ADD ? 1e-7 : 1e-30;
 	enum status status;
 
 	kernels_unary(p->ref, f, x.t, wanted.t);
@@ -526,7 +589,7 @@ static void test_extremes(const struct pair *p)
 	static const float values[] = { 0, -0.0f, 1e-30f, -1e-30f, 1e-5f, 88, 89, -88, -89, 1e4f, -1e4f, 3e38f,
 		-3e38f };
 	enum { N = sizeof values / sizeof *values };
-	const enum unary functions[] = { UNARY_SILU, UNARY_TANH, UNARY_GELU };
+	const enum unary functions[] = { UNARY_SILU, UNARY_TANH, UNARY_GELU, UNARY_QUICK_GELU };
 	float x[N + 1], wanted[N + 1], got[N + 1];
 	struct tensor tx = tensor_view(x, DTYPE_F32, 2, (int64_t[]){ 1, N + 1 }), tw = tx, tg = tx;
 	bool near_all = true, nan_kept = true;
@@ -535,7 +598,7 @@ static void test_extremes(const struct pair *p)
 	x[N] = NAN;
 	tw.data = wanted;
 	tg.data = got;
-	for (int f = 0; f < 3; f++) {
+	for (int f = 0; f < 4; f++) {
 		kernels_unary(p->ref, functions[f], tx, tw);
 		kernels_unary(p->k, functions[f], tx, tg);
 		for (int i = 0; i < N; i++)
@@ -578,11 +641,16 @@ static void test_elements(const struct pair *p)
 	for (int i = 0; i < 8; i++) {
 		const enum dtype dtypes[] = { both[i & 1], both[i >> 1 & 1], both[i >> 2] };
 
-		test_swiglu(p, 3, 37, i, dtypes, 8);
+		for (enum activation f = ACTIVATION_NONE; f <= ACTIVATION_QUICK_GELU; f++)
+			test_glu(p, f, 3, 37, i, dtypes, 8);
 	}
-	test_swiglu(p, 1, 1, 0, (const enum dtype[]){ DTYPE_F32, DTYPE_F32, DTYPE_F32 }, 1);
-	test_swiglu(p, 9, 2050, 10, (const enum dtype[]){ DTYPE_F32, DTYPE_F32, DTYPE_F32 }, 60);
-	for (enum unary f = UNARY_COPY; f <= UNARY_ADD; f++) {
+	for (int i = 0; i < 4; i++) {
+		test_row_sums(p, 1, 1, 0, both[i & 1], i & 2);
+		test_row_sums(p, 5, 1030, 3, both[i & 1], i & 2);
+	}
+	test_glu(p, ACTIVATION_SILU, 1, 1, 0, (const enum dtype[]){ DTYPE_F32, DTYPE_F32, DTYPE_F32 }, 1);
+	test_glu(p, ACTIVATION_SILU, 9, 2050, 10, (const enum dtype[]){ DTYPE_F32, DTYPE_F32, DTYPE_F32 }, 60);
+	for (enum unary f = UNARY_COPY; f <= UNARY_MULTIPLY; f++) {
 		for (int i = 0; i < 4; i++)
 			test_unary(p, f, 3, 41, i, both[i & 1], both[i >> 1], 4);
 		test_unary(p, f, 1, 1, 0, DTYPE_F32, DTYPE_F32, 1);
@@ -716,9 +784,22 @@ static enum status level_qk_rope(struct kernels *k, const struct qk_rope *op)
 	return STATUS_OK;
 }
 
-static enum status level_swiglu(struct kernels *k, struct tensor gate, struct tensor up, struct tensor y)
+static enum status level_glu(
+	struct kernels *k, enum activation f, struct tensor gate, struct tensor up, struct tensor y)
 {
-	level->swiglu(&gate, &up, &y);
+	level->glu(f, &gate, &up, &y);
+	return STATUS_OK;
+}
+
+static enum status level_gated_add(struct kernels *k, struct tensor x, const float *gate, struct tensor stream)
+{
+	level->gated_add(&x, gate, &stream);
+	return STATUS_OK;
+}
+
+static enum status level_add_row(struct kernels *k, struct tensor row, struct tensor y)
+{
+	level->add_row(row.data, &y);
 	return STATUS_OK;
 }
 
@@ -752,7 +833,9 @@ static void test_level(const struct simd *simd)
 	backend.norm = level_norm;
 	backend.norm_residual = level_norm_residual;
 	backend.qk_rope = level_qk_rope;
-	backend.swiglu = level_swiglu;
+	backend.glu = level_glu;
+	backend.gated_add = level_gated_add;
+	backend.add_row = level_add_row;
 	backend.unary = level_unary;
 	if (kernels_open("ref", DTYPE_F32, 2, &p.k) == STATUS_OK &&
 		kernels_open("ref", DTYPE_F32, 2, &p.ref) == STATUS_OK) {

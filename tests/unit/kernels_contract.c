@@ -235,6 +235,9 @@ static void test_products_refuse(struct kernels *k, struct weight *w, struct wei
 	at.causal = false;
 	at.v.dim[2] = 7;
 	check_failure(kernels_attention(k, &at), STATUS_INTERNAL, "attention: v is [4, 4, 7]", "attention: v's shape");
+	at.v = q.t;
+	at.bias = y.t;
+	check_failure(kernels_attention(k, &at), STATUS_INTERNAL, "attention: bias", "attention: bias's shape");
 	CHECK("a refused operation writes nothing", isnan(value_at(&y.t, 0, 0, 0)) && cage_intact(&y));
 	cage_free(&x);
 	cage_free(&y);
@@ -259,7 +262,12 @@ static void test_rows_refuse(struct kernels *k, struct weight *table)
 		STATUS_INTERNAL, "group_norm: the groups", "group_norm: 4 groups of 6 channels");
 	check_failure(kernels_qk_rope(k, &(struct qk_rope){ .x = h.t, .table = p.t }), STATUS_INTERNAL,
 		"qk_rope: head_dim", "qk_rope: an odd head");
-	check_failure(kernels_swiglu(k, x.t, narrow, x.t), STATUS_INTERNAL, "swiglu: up", "swiglu: up's shape");
+	check_failure(kernels_glu(k, ACTIVATION_SILU, x.t, narrow, x.t), STATUS_INTERNAL, "glu: up", "glu: up's shape");
+	check_failure(kernels_gated_add(k, x.t, NULL, narrow), STATUS_INTERNAL, "gated_add: stream",
+		"gated_add: stream's shape");
+	check_failure(kernels_add_row(k, x.t, x.t), STATUS_INTERNAL, "add_row: row", "add_row: a matrix for row");
+	check_failure(kernels_clamp(k, 1, 0, x.t), STATUS_INTERNAL, "clamp: low", "clamp: low above high");
+	check_failure(kernels_halve(k, p.t, p.t), STATUS_INTERNAL, "halve: y", "halve: y's shape");
 	check_failure(
 		kernels_unary(k, UNARY_COPY, p.t, x.t), STATUS_INTERNAL, "unary: x is [4, 4, 6]", "unary: x's rank");
 	turned.stride[0] = 1;
@@ -370,6 +378,36 @@ static void test_small(struct kernels *k)
 	cage_free(&z);
 	cage_free(&was);
 	cage_free(&rows);
+}
+
+/* Enlarging, shrinking and pooling between dtypes; clamping keeps NaN. */
+static void test_sizes(struct kernels *k, enum dtype x_dtype, enum dtype y_dtype)
+{
+	struct cage x = cage_random(x_dtype, 3, (int64_t[]){ 4, 6, 3 }, 0, 1, 1);
+	struct cage y = cage_new(y_dtype, 3, (int64_t[]){ 7, 12, 3 }, 0),
+		    half = cage_new(y_dtype, 3, (int64_t[]){ 2, 3, 3 }, 0);
+	const double tol = y_dtype == DTYPE_BF16 ? 0x1p-8 : 1e-6;
+	bool right = kernels_resize_nearest(k, x.t, y.t) == STATUS_OK && kernels_halve(k, x.t, half.t) == STATUS_OK;
+	float values[] = { -3, -1, 0.5f, 2, NAN };
+
+	EACH(&y.t, i, j, l)
+	right &= fabs(value_at(&y.t, i, j, l) - value_at(&x.t, i * 4 / 7, j / 2, l)) <= tol;
+	EACH(&half.t, i, j, l)
+	{
+		double sum = 0;
+
+		for (int place = 0; place < 4; place++)
+			sum += value_at(&x.t, 2 * i + place / 2, 2 * j + place % 2, l);
+		right &= fabs(value_at(&half.t, i, j, l) - sum / 4) <= tol;
+	}
+	check_case(right && cage_intact(&y) && cage_intact(&half), NULL, "resize_nearest and halve, %s to %s",
+		dtype_name(x_dtype), dtype_name(y_dtype));
+	right = kernels_clamp(k, -1, 1, tensor_view(values, DTYPE_F32, 1, (int64_t[]){ 5 })) == STATUS_OK;
+	CHECK("clamp",
+		right && values[0] == -1 && values[1] == -1 && values[2] == 0.5f && values[3] == 1 && isnan(values[4]));
+	cage_free(&x);
+	cage_free(&y);
+	cage_free(&half);
 }
 
 /* Halves go to the even pixel; ends are held. */
@@ -597,6 +635,9 @@ static void test_device(const char *device, enum dtype dtype)
 	test_patches(k, 1, 5, 3, 7, DTYPE_BF16);
 	test_patches(k, 2, 16, 10, 6, DTYPE_BF16);
 	test_small(k);
+	test_sizes(k, DTYPE_F32, DTYPE_F32);
+	test_sizes(k, DTYPE_BF16, DTYPE_F32);
+	test_sizes(k, DTYPE_F32, DTYPE_BF16);
 	test_rgb8(k);
 	if (dtype == DTYPE_F32) {
 		test_conv_shift(k, false);
