@@ -205,9 +205,20 @@ static void report_ready(const struct daemon_options *options)
 	close(options->ready_fd);
 }
 
+/* What -o max_read=N says; 0: nothing. */
+static unsigned max_read_given(const struct daemon_options *options)
+{
+	const char *at = options->fuse_options ? strstr(options->fuse_options, "max_read=") : NULL;
+
+	return at ? (unsigned)strtoul(at + strlen("max_read="), NULL, 10) : 0;
+}
+
 static void on_init(void *userdata, struct fuse_conn_info *connection)
 {
 	struct daemon *d = userdata;
+
+	/* libfuse gives up the session unless both are the same */
+	connection->max_read = max_read_given(d->options);
 
 	/* the kernel asks for set-id bits to be cleared, as we could not know when to */
 	connection->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
