@@ -180,9 +180,10 @@ static enum status load_projection(struct clip_text *c)
 		return STATUS_OK;
 	TRY(weights_find(c->weights, PROJECTION, 2, (int64_t[]){ c->config.projection, c->config.width }, &t));
 	status = kernels_pack_linear(c->k, 1, &t, &c->projection);
-	return status == STATUS_OK
-		       ? status
-		       : status_prefix(status, "%s: " PROJECTION ": ", weights_path(c->weights, PROJECTION));
+	if (status != STATUS_OK)
+		return status_prefix(status, "%s: " PROJECTION ": ", weights_path(c->weights, PROJECTION));
+	weights_release(c->weights, &t);
+	return STATUS_OK;
 }
 
 static enum status load_layers(struct clip_text *c)

@@ -123,6 +123,36 @@ static void check_clip(const struct setting *c, const struct component *componen
 	clip_text_close(e);
 }
 
+/* ---- T5 ---------------------------------------------------------------------------------------------------------- */
+
+static const struct stages t5[] = {
+	{ "sd3-tiny", "text_encoder_3", "sd3-stages/sd3-nonsquare", "sd3/sd3-nonsquare", "input_ids.2",
+		"text_encoder_3.", 2, false },
+	{ "flux-dev-tiny", "text_encoder_2", "flux-stages/dev-nonsquare", "flux/dev-nonsquare", "input_ids.1",
+		"text_encoder_2.", 3, false },
+};
+
+static void check_t5(const struct setting *c, const struct component *component)
+{
+	struct t5 *e = NULL;
+	char name[128];
+	float *values;
+
+	if (t5_open(c->k, component, &e) != STATUS_OK) {
+		check_case(false, status_text(), "open %s/%s", c->s->model, c->s->component);
+		return;
+	}
+	snprintf(name, sizeof name, "%sencoder.final_layer_norm", c->s->prefix);
+	values = malloc((size_t)(c->n * t5_width(e)) * sizeof *values);
+	if (t5_encode(e, c->arena, c->ids, c->n, tensor_view(values, DTYPE_F32, 2, (int64_t[]){ c->n, t5_width(e) })) !=
+		STATUS_OK)
+		check_case(false, status_text(), "%s: %s", c->s->file, name);
+	else
+		compare(c, name, values, c->n * t5_width(e));
+	free(values);
+	t5_close(e);
+}
+
 /* ---- all --------------------------------------------------------------------------------------------------------- */
 
 static enum status open_files(struct setting *c)
@@ -170,6 +200,10 @@ int main(void)
 	for (size_t i = 0; i < sizeof clip / sizeof clip[0]; i++) {
 		check_stages(&clip[i], "ref", DTYPE_F32, 1e-4, check_clip);
 		check_stages(&clip[i], "cpu", DTYPE_F32, 1e-4, check_clip);
+	}
+	for (size_t i = 0; i < sizeof t5 / sizeof t5[0]; i++) {
+		check_stages(&t5[i], "ref", DTYPE_F32, 1e-4, check_t5);
+		check_stages(&t5[i], "cpu", DTYPE_F32, 1e-4, check_t5);
 	}
 	return check_result();
 }
