@@ -1,7 +1,8 @@
 /* weights: the tensors of one component, from one file or from shards with their index.
  *
- * A file is mapped and its header checked (safetensors.c, gguf.c); then all tensors stand in one list sorted by name,
- * under the names of diffusers (stored.c).  Values that are no plain floats are computed when they are asked for.
+ * A file is mapped and its header checked (safetensors.c, gguf.c, pickle.c); then all tensors stand in one list sorted
+ * by name, under the names of diffusers (stored.c).  Values that are no plain floats are computed when they are asked
+ * for.
  */
 #include "engine/weights.h"
 
@@ -21,6 +22,7 @@
 #include "engine/bytes.h"
 #include "engine/gguf.h"
 #include "engine/json.h"
+#include "engine/pickle.h"
 #include "engine/safetensors.h"
 #include "engine/stored.h"
 
@@ -153,7 +155,7 @@ static enum status parse_file(const struct mapped *m, struct stored_tensor **lis
 		return gguf_parse(m->data, m->size, list, count);
 	for (size_t i = 0; i < sizeof pickles / sizeof pickles[0]; i++)
 		if (ends_with(m->path, pickles[i]))
-			return status_fail(STATUS_UNSUPPORTED, "pickle files can run code: use safetensors");
+			return pickle_parse(m->data, m->size, list, count);
 	return safetensors_parse(m->data, m->size, list, count);
 }
 

@@ -313,6 +313,8 @@ static void check_layouts(void)
 	for (int i = 0; i < 3; i++)
 		check_part("units/single-file/sd15-tiny.safetensors", "sd15-tiny", parts[i], 0);
 	for (int i = 0; i < 3; i++)
+		check_part("units/single-file/sd15-tiny.ckpt", "sd15-tiny", parts[i], 0);
+	for (int i = 0; i < 3; i++)
 		check_part("units/single-file/sdxl-tiny.safetensors", "sdxl-tiny", parts[i], 0);
 	check_part("units/single-file/sdxl-tiny.safetensors", "sdxl-tiny", "text_encoder_2", 0);
 	check_part("models/flux-dev-tiny-bfl/flux1-dev.safetensors", "flux-dev-tiny", "transformer", 0);
