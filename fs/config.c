@@ -38,6 +38,7 @@ static const struct key {
 	{ "dtype", "dtype", KIND_DTYPE, offsetof(struct config, dtype), 0 },
 	{ "threads", "threads", KIND_INT, offsetof(struct config, threads), 1024 },
 	{ "limits.queue", "queue-limit", KIND_INT, offsetof(struct config, queue_limit), 1000000 },
+	{ "limits.queue_user", "queue-user-limit", KIND_INT, offsetof(struct config, queue_user_limit), 1000000 },
 	{ "limits.memory", "memory-limit", KIND_BYTES, offsetof(struct config, memory_limit), 0 },
 	{ "limits.cache", "cache-limit", KIND_BYTES, offsetof(struct config, cache_limit), 0 },
 	{ "limits.size", "size-limit", KIND_SIZE, offsetof(struct config, width_limit), 0 },

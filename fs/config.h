@@ -14,6 +14,8 @@
  *     dtype                --dtype NAME      PROMPTFS_DTYPE          f32, bf16, ...
  *     threads              --threads N       PROMPTFS_THREADS        0: as many as processors
  *     limits: queue        --queue-limit N   PROMPTFS_QUEUE_LIMIT    waiting jobs
+ *     limits: queue_user   --queue-user-limit N  PROMPTFS_QUEUE_USER_LIMIT  of one user; 0: half for others than
+ *                                                                  the owner
  *     limits: memory       --memory-limit X  PROMPTFS_MEMORY_LIMIT   such as 14GiB; 0: none
  *     limits: cache        --cache-limit X   PROMPTFS_CACHE_LIMIT    such as 20GiB; 0: none
  *     limits: size         --size-limit WxH  PROMPTFS_SIZE_LIMIT     the largest picture
@@ -54,7 +56,7 @@ struct config {
 	char device[32], dtype[16]; /* "auto", "" */
 	int threads;
 	uint64_t memory_limit, cache_limit; /* bytes; 0: none */
-	int queue_limit;
+	int queue_limit, queue_user_limit;
 	int width_limit, height_limit; /* limits: size */
 	char log_level[8];             /* error, warn, info, debug, trace */
 	char log_file[PATH_MAX];       /* "" : the default of the command */

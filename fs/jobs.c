@@ -258,18 +258,49 @@ static struct job *find_job(struct jobs *j, const char *id)
 	return job;
 }
 
+static int count_queued_of(const struct jobs *j, uid_t uid)
+{
+	int n = 0;
+
+	for (const struct job *job = j->all; job; job = job->next)
+		n += !job->instance && job->entry.uid == uid;
+	return n;
+}
+
+/* Of one user; without a limit in the configuration, half of the queue for all but the mount's owner. 0: none. */
+static int user_limit(const struct jobs *j, uid_t uid)
+{
+	if (j->config->queue_user_limit > 0)
+		return j->config->queue_user_limit;
+	return uid == geteuid() ? 0 : (j->config->queue_limit + 1) / 2;
+}
+
+/* *error: EBUSY. */
+static enum status check_room(const struct jobs *j, uid_t uid, int *error)
+{
+	int limit = user_limit(j, uid);
+
+	*error = EBUSY;
+	if (j->config->queue_limit > 0 && j->n_queued >= j->config->queue_limit)
+		return status_fail(STATUS_NO_MEMORY,
+			"the queue is full (%d jobs wait; queue_limit in the configuration): try again later",
+			j->n_queued);
+	if (limit > 0 && count_queued_of(j, uid) >= limit)
+		return status_fail(STATUS_NO_MEMORY,
+			"your share of the queue is full (%d jobs of yours wait; limits: queue_user in the "
+			"configuration): try again later",
+			limit);
+	*error = 0;
+	return STATUS_OK;
+}
+
 /* *error: EBUSY, or 0 for the status's own. */
 static enum status start_job(
 	struct jobs *j, struct pool *p, const struct job_request *r, const char *id, struct job **out, int *error)
 {
 	enum status status;
 
-	if (j->config->queue_limit > 0 && j->n_queued >= j->config->queue_limit) {
-		*error = EBUSY;
-		return status_fail(STATUS_NO_MEMORY,
-			"the queue is full (%d jobs wait; queue_limit in the configuration): try again later",
-			j->n_queued);
-	}
+	TRY(check_room(j, r->uid, error));
 	TRY(pool_need_instances(p, r->where));
 	TRY(new_job(p, r->model, r->name, r->uid, r->pid, out));
 	memcpy((*out)->id, id, sizeof(*out)->id);

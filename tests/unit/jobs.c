@@ -655,7 +655,7 @@ static void test_queue_limit(void)
 	bool good = true;
 
 	open_bench(&b, "limit", "\"delay_ms\": 50");
-	b.config.queue_limit = 3;
+	b.config.queue_limit = b.config.queue_user_limit = 3;
 	submit(&b, &running, "r.png", "0");
 	wait_steps(&b);
 	submit(&b, &waiting[0], "0.png", "1");
@@ -668,6 +668,25 @@ static void test_queue_limit(void)
 	for (int i = 0; i < 3; i++)
 		good = good && painted(&waiting[i]);
 	CHECK("what waited is painted", good && painted(&running));
+	close_bench(&b);
+}
+
+static void test_user_limit(void)
+{
+	struct ear blocker, first = { .name = "1.png" }, refused = { .name = "2.png" }, other = { .name = "3.png" };
+	struct bench b;
+
+	open_bench(&b, "user limit", "\"delay_ms\": 50");
+	b.config.queue_limit = 4;
+	b.config.queue_user_limit = 1;
+	submit(&b, &blocker, "b.png", "blocker");
+	wait_steps(&b);
+	submit_as(&b, &first, "1", 1001, 10);
+	submit_as(&b, &refused, "2", 1001, 11);
+	submit_as(&b, &other, "3", 1002, 12);
+	CHECK("a user's share is full", !refused.waiter && failed_with(&refused, EBUSY, "your share"));
+	CHECK("another's is not", first.waiter && other.waiter && painted(&first) && painted(&other));
+	CHECK("the running one was none of it", painted(&blocker));
 	close_bench(&b);
 }
 
@@ -1106,6 +1125,7 @@ static const struct {
 	{ "wrong device", test_wrong_device },
 	{ "impostors", test_impostors },
 	{ "queue limit", test_queue_limit },
+	{ "user limit", test_user_limit },
 	{ "fairness", test_fairness },
 	{ "list", test_list },
 	{ "warm", test_warm },
