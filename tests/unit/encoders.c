@@ -31,6 +31,8 @@ static const struct stages clip[] = {
 		"text_encoder.", 2, false },
 };
 
+#define BF16_LIMIT 0.01
+
 /* What one case is checked with. */
 struct setting {
 	const struct stages *s;
@@ -65,8 +67,9 @@ static void compare(const struct setting *c, const char *name, const float *got,
 		return;
 	}
 	d = distance(got, wanted.data, count);
-	printf("# %s %s %s: %.2e\n", c->device, c->s->file, name, d);
-	check_case(d < c->limit, "too far", "%s %s: %s", c->device, c->s->file, name);
+	printf("# %s %s %s %s: %.2e\n", c->device, dtype_name(kernels_dtype(c->k)), c->s->file, name, d);
+	check_case(
+		d < c->limit, "too far", "%s %s %s: %s", c->device, dtype_name(kernels_dtype(c->k)), c->s->file, name);
 }
 
 static void locate(const struct stages *s, struct component *out)
@@ -200,10 +203,12 @@ int main(void)
 	for (size_t i = 0; i < sizeof clip / sizeof clip[0]; i++) {
 		check_stages(&clip[i], "ref", DTYPE_F32, 1e-4, check_clip);
 		check_stages(&clip[i], "cpu", DTYPE_F32, 1e-4, check_clip);
+		check_stages(&clip[i], "cpu", DTYPE_BF16, BF16_LIMIT, check_clip);
 	}
 	for (size_t i = 0; i < sizeof t5 / sizeof t5[0]; i++) {
 		check_stages(&t5[i], "ref", DTYPE_F32, 1e-4, check_t5);
 		check_stages(&t5[i], "cpu", DTYPE_F32, 1e-4, check_t5);
+		check_stages(&t5[i], "cpu", DTYPE_BF16, BF16_LIMIT, check_t5);
 	}
 	return check_result();
 }
