@@ -2,7 +2,7 @@
 
 _promptfs() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command= i
-	local commands='mount unmount generate export models cache help'
+	local commands='mount unmount generate export convert models cache help'
 	local common='--config --model --loras --store --cache --device --dtype --threads --queue-limit --queue-user-limit --memory-limit
 		--cache-limit --size-limit --log --log-file --help'
 	local parameters='--negative --width --height --steps --guidance --cfg --seed --sampler --scheduler --rng --lora --set
@@ -14,6 +14,7 @@ _promptfs() {
 	case $before in
 	--device) mapfile -t COMPREPLY < <(compgen -W 'auto cpu ref cuda:0' -- "$word") && return ;;
 	--dtype) mapfile -t COMPREPLY < <(compgen -W 'f32 bf16 f16 fp8' -- "$word") && return ;;
+	--type) mapfile -t COMPREPLY < <(compgen -W 'f32 bf16 fp8 q8_0 q4_0 q4_k' -- "$word") && return ;;
 	--rng) mapfile -t COMPREPLY < <(compgen -W 'torch-cpu philox' -- "$word") && return ;;
 	--log) mapfile -t COMPREPLY < <(compgen -W 'error warn info debug trace' -- "$word") && return ;;
 	--store | --cache | --loras) mapfile -t COMPREPLY < <(compgen -d -- "$word") && return ;;
@@ -27,6 +28,8 @@ _promptfs() {
 	cache) mapfile -t COMPREPLY < <(compgen -W "stat ls verify gc rm pin unpin $common" -- "$word") ;;
 	models) mapfile -t COMPREPLY < <(compgen -W "$(promptfs models 2>/dev/null | awk 'NR > 1 { print $1 }') $common" -- "$word") ;;
 	help) mapfile -t COMPREPLY < <(compgen -W "$commands config prompt" -- "$word") ;;
+	convert) mapfile -t COMPREPLY < <(compgen -W "--type $common" -- "$word"
+		compgen -f -- "$word") ;;
 	export) mapfile -t COMPREPLY < <(compgen -W "-o $common" -- "$word"
 		compgen -f -- "$word") ;;
 	*) mapfile -t COMPREPLY < <(compgen -W "-f -o $common" -- "$word"

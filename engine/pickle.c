@@ -59,11 +59,11 @@ static const struct global {
 	{ "torch", "BFloat16Storage", USE_STORAGE, 2, DTYPE_BF16, "BF16", 0 },
 	{ "torch", "DoubleStorage", USE_STORAGE, 8, DTYPE_OTHER, "F64", GGUF_F64 },
 	{ "torch", "LongStorage", USE_STORAGE, 8, DTYPE_I64, "I64", 0 },
-	{ "torch", "IntStorage", USE_STORAGE, 4, DTYPE_OTHER, "I32", 0 },
-	{ "torch", "ShortStorage", USE_STORAGE, 2, DTYPE_OTHER, "I16", 0 },
-	{ "torch", "CharStorage", USE_STORAGE, 1, DTYPE_OTHER, "I8", 0 },
+	{ "torch", "IntStorage", USE_STORAGE, 4, DTYPE_OTHER, "I32", GGUF_I32 },
+	{ "torch", "ShortStorage", USE_STORAGE, 2, DTYPE_OTHER, "I16", GGUF_I16 },
+	{ "torch", "CharStorage", USE_STORAGE, 1, DTYPE_OTHER, "I8", GGUF_I8 },
 	{ "torch", "ByteStorage", USE_STORAGE, 1, DTYPE_U8, "U8", 0 },
-	{ "torch", "BoolStorage", USE_STORAGE, 1, DTYPE_OTHER, "BOOL", 0 },
+	{ "torch", "BoolStorage", USE_STORAGE, 1, DTYPE_OTHER, "BOOL", GGUF_I8 },
 };
 
 static bool text_is(const char *text, size_t len, const char *word)

@@ -683,6 +683,25 @@ bool weights_has(const struct weights *w, const char *name)
 	return find_tensor(w, name) != NULL;
 }
 
+bool weights_has_floats(const struct weights *w, const char *name)
+{
+	const struct stored_tensor *t = find_tensor(w, name);
+
+	return t && stored_can_be_floats(t);
+}
+
+enum status weights_shape(const struct weights *w, const char *name, int *rank, int64_t dim[TENSOR_RANK_MAX])
+{
+	const struct stored_tensor *t = find_tensor(w, name);
+
+	if (!t)
+		return status_fail(STATUS_CORRUPT, "%s: tensor %s is missing", w->source, name);
+	TRY(check_rank(w->file[t->file].path, t));
+	*rank = t->rank;
+	memcpy(dim, t->dim, TENSOR_RANK_MAX * sizeof *dim);
+	return STATUS_OK;
+}
+
 int64_t weights_count(const struct weights *w)
 {
 	return w->count;

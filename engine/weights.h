@@ -39,6 +39,10 @@ enum status weights_find(const struct weights *w, const char *name, int rank, co
 enum status weights_view(const struct weights *w, const char *name, struct tensor *out);
 bool weights_has(const struct weights *w, const char *name);
 
+/* Whether weights_find can give it, and its shape, without computing anything; it must be there.  rank 0: a scalar. */
+bool weights_has_floats(const struct weights *w, const char *name);
+enum status weights_shape(const struct weights *w, const char *name, int *rank, int64_t dim[TENSOR_RANK_MAX]);
+
 /* Iteration, in order of name. */
 int64_t weights_count(const struct weights *w);
 const char *weights_name(const struct weights *w, int64_t i);

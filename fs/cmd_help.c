@@ -33,6 +33,11 @@ static const struct {
 		"usage: promptfs export NAME... | DIR -o DIR\n\n"
 		"Copies pictures, or all of a folder, to DIR without the padding that gives images/ their fixed "
 		"sizes.\n" },
+	{ "convert", "write weights in another precision",
+		"usage: promptfs convert [--type TYPE] FROM TO\n\n"
+		"FROM is a file (safetensors, GGUF, ckpt) or the folder of a model's part. Names of tensors stay.\n\n"
+		"  --type bf16       safetensors; also f32, and fp8 (e4m3, one factor a matrix)\n"
+		"  --type q8_0       GGUF; also q4_0, q4_k\n" },
 	{ "models", "list the configured models",
 		"usage: promptfs models [NAME...]\n\n"
 		"Name, family, precision, size on disk, device, and what is wrong. Exits 1 when a model asked for "

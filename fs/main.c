@@ -17,6 +17,7 @@ static const struct {
 	{ "unmount", cmd_unmount },
 	{ "generate", cmd_generate },
 	{ "export", cmd_export },
+	{ "convert", cmd_convert },
 	{ "models", cmd_models },
 	{ "cache", cmd_cache },
 	{ "help", cmd_help },

@@ -10,7 +10,7 @@ run help
 check "help" has "$status $out" "0 usage: promptfs COMMAND"
 run --help
 check "--help" has "$status $out" "0 usage: promptfs COMMAND"
-for c in mount unmount generate export models cache help; do
+for c in mount unmount generate export convert models cache help; do
 	run help $c
 	check "help $c" has "$status $out" "0 usage: promptfs $c"
 	check "$c is in the overview" has "$("$program" help)" "  $c "
