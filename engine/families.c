@@ -5,6 +5,7 @@
 
 static const struct family *const families[] = {
 	&zimage_family,
+	&sd3_family,
 	&testcard_family,
 };
 

@@ -2,6 +2,7 @@
 #include "engine/load.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct weight **field(const struct load_entry *e, void *base)
@@ -17,6 +18,7 @@ static int shape(const struct loader *l, const struct load_entry *e, int part, i
 
 	switch (e->kind) {
 	case LOAD_VECTOR:
+	case LOAD_PATCH_VECTOR:
 		dim[0] = rows;
 		return 1;
 	case LOAD_ROW:
@@ -25,6 +27,8 @@ static int shape(const struct loader *l, const struct load_entry *e, int part, i
 		return 2;
 	case LOAD_LINEAR:
 	case LOAD_LINEAR_1X1:
+	case LOAD_PATCH_COLUMNS:
+	case LOAD_PATCH_ROWS:
 		dim[0] = rows;
 		dim[1] = columns;
 		return 2;
@@ -42,12 +46,14 @@ static enum status find_part(
 	int64_t dim[4] = { 1, 1, 1, 1 };
 	int rank = shape(l, e, part, dim);
 
-	if (e->kind == LOAD_LINEAR_1X1) {
+	if (e->kind == LOAD_LINEAR_1X1 || e->kind == LOAD_PATCH_COLUMNS) {
+		int64_t patch = e->kind == LOAD_PATCH_COLUMNS ? 2 : 1;
+		int64_t kernel[4] = { dim[0], dim[1] / (patch * patch), patch, patch };
 		struct tensor t;
 
 		TRY(weights_find(l->weights, name, 0, NULL, &t));
 		if (t.rank == 4) {
-			TRY(weights_find(l->weights, name, 4, dim, &t));
+			TRY(weights_find(l->weights, name, 4, kernel, &t));
 			*out = tensor_view(t.data, t.dtype, 2, dim);
 			return STATUS_OK;
 		}
@@ -56,6 +62,43 @@ static enum status find_part(
 	if (e->kind == LOAD_ROW)
 		*out = tensor_view(out->data, out->dtype, 1, &dim[1]);
 	return STATUS_OK;
+}
+
+/* Copies `n` values of `size` bytes, (channel, dy, dx) in the source, (dy, dx, channel) in the result. */
+static void reorder(const char *from, int64_t n, size_t size, char *to)
+{
+	int64_t channels = n / 4;
+
+	for (int64_t channel = 0; channel < channels; channel++)
+		for (int64_t place = 0; place < 4; place++)
+			memcpy(to + (size_t)(place * channels + channel) * size,
+				from + (size_t)(channel * 4 + place) * size, size);
+}
+
+/* A matrix or vector of patches in the order of kernels_patchify. */
+static enum status pack_patches(
+	const struct loader *l, const struct load_entry *e, const struct tensor *source, struct weight **out)
+{
+	size_t size = dtype_size(source->dtype), len = (size_t)tensor_count(source) * size;
+	int64_t columns = source->rank == 2 ? source->dim[1] : 1;
+	struct tensor ordered = *source;
+	enum status status;
+
+	ordered.data = malloc(len);
+	if (!ordered.data)
+		return status_fail(STATUS_NO_MEMORY, "no memory for %zu bytes", len);
+	if (e->kind == LOAD_PATCH_COLUMNS)
+		for (int64_t row = 0; row < source->dim[0]; row++) {
+			size_t offset = (size_t)(row * columns) * size;
+
+			reorder((char *)source->data + offset, columns, size, (char *)ordered.data + offset);
+		}
+	else
+		reorder(source->data, source->dim[0], (size_t)columns * size, ordered.data);
+	status = e->kind == LOAD_PATCH_VECTOR ? kernels_pack_table(l->k, &ordered, out)
+					      : kernels_pack_linear(l->k, 1, &ordered, out);
+	free(ordered.data);
+	return status;
 }
 
 static enum status pack(const struct loader *l, const struct load_entry *e, int n_parts, const struct tensor *parts,
@@ -68,6 +111,10 @@ static enum status pack(const struct loader *l, const struct load_entry *e, int 
 	case LOAD_LINEAR:
 	case LOAD_LINEAR_1X1:
 		return kernels_pack_linear(l->k, n_parts, parts, out);
+	case LOAD_PATCH_COLUMNS:
+	case LOAD_PATCH_ROWS:
+	case LOAD_PATCH_VECTOR:
+		return pack_patches(l, e, parts, out);
 	default:
 		return kernels_pack_conv(l->k, parts, out);
 	}

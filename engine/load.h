@@ -24,6 +24,10 @@ enum load_kind {
 	LOAD_LINEAR_1X1 /* the same, but the file may also hold [rows_i, columns, 1, 1] */,
 	LOAD_CONV_1, /* [rows, columns, 1, 1] */
 	LOAD_CONV_3, /* [rows, columns, 3, 3] */
+	/* Patches of 2 x 2 that the file orders (channel, dy, dx), packed in the order of kernels_patchify. */
+	LOAD_PATCH_COLUMNS, /* [rows, columns] or [rows, columns / 4, 2, 2]: what reads patches */
+	LOAD_PATCH_ROWS,    /* [rows, columns]: what gives them */
+	LOAD_PATCH_VECTOR,  /* [rows]: its bias */
 };
 
 enum { LOAD_PARTS = 3 };

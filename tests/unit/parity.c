@@ -292,13 +292,32 @@ static int is_case(const struct dirent *entry)
 	return len > 5 && strcmp(entry->d_name + len - 5, ".json") == 0;
 }
 
-int main(void)
+static void check_family(const char *family, bool bf16)
 {
 	char path[4096], file[4096 + 256];
 	struct dirent **names = NULL;
+	int n;
+
+	snprintf(path, sizeof path, "%s/cases/%s", check_golden(), family);
+	n = scandir(path, &names, is_case, alphasort);
+	check_case(n > 0, "none found", "there are golden cases of %s", family);
+	for (int i = 0; i < n; i++) {
+		snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name);
+		check_file(file, bf16);
+		free(names[i]);
+	}
+	free(names);
+}
+
+/* Arguments: the families to check; none: all. */
+int main(int argc, char **argv)
+{
+	static const char *const families[] = {
+		"zimage",
+		"sd3",
+	};
 	struct kernels *k = NULL;
 	bool bf16 = kernels_open("cpu", DTYPE_BF16, 1, &k) == STATUS_OK;
-	int n;
 
 	kernels_close(k);
 	if (access(program(), X_OK) != 0) {
@@ -309,15 +328,10 @@ int main(void)
 		printf("skip - parity in bf16: %s\n", status_text());
 	if (!mkdtemp(scratch))
 		return 1;
-	snprintf(path, sizeof path, "%s/cases/zimage", check_golden());
-	n = scandir(path, &names, is_case, alphasort);
-	CHECK("there are golden cases", n > 0);
-	for (int i = 0; i < n; i++) {
-		snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name);
-		check_file(file, bf16);
-		free(names[i]);
-	}
-	free(names);
+	for (int i = 1; i < argc; i++)
+		check_family(argv[i], bf16);
+	for (size_t i = 0; argc == 1 && i < sizeof families / sizeof families[0]; i++)
+		check_family(families[i], bf16);
 	rmdir(scratch);
 	return check_result();
 }

@@ -1,0 +1,473 @@
+/* sd3: the family Stable Diffusion 3 (SD3 medium, SD3.5 medium and large), as diffusers' StableDiffusion3Pipeline runs
+ * it.
+ *
+ * Paper: arXiv 2403.03206.  Reference: diffusers, pipelines/stable_diffusion_3/pipeline_stable_diffusion_3.py.
+ *
+ * Traps: the text rows are hidden_states[-2] of CLIP-L and bigG side by side, zero-padded to T5's width, then T5's
+ * rows, padding included; a model without T5 has zero rows there, attended like any; the pooled vector is [CLIP-L,
+ * bigG]; guidance acts when it is above 1; the negative prompt ignores clip_skip, and a missing one is the empty text;
+ * the scheduler's shift acts twice, because the pipeline leaves the sigmas to the scheduler.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/autoencoder.h"
+#include "engine/clip_text.h"
+#include "engine/family.h"
+#include "engine/json.h"
+#include "engine/parts.h"
+#include "engine/png.h"
+#include "engine/sd3_transformer.h"
+#include "engine/settings.h"
+#include "engine/t5.h"
+#include "engine/tokenizer.h"
+
+enum { CLIPS = 2, T5 = 2, ENCODERS = 3 };
+enum { T5_TOKENS = 256, MODULATION_STEPS = 16 };
+enum { POSITIVE, NEGATIVE, SIGNS };
+
+struct sd3 {
+	struct kernels *k;
+	struct parts *parts;
+	bool has_t5;
+	int64_t text_dim, latent_channels, pixels_per_latent;
+	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
+	struct tokenizer *tokenizer[ENCODERS];
+	struct sd3_transformer *transformer; /* borrowed from parts */
+	/* of the job under way */
+	struct sd3_prompt prompt[SIGNS];
+	struct tensor positions;
+	struct sd3_modulation modulation[SIGNS]; /* of calls modulation_first and the following */
+	int modulation_first;
+};
+
+/* A prompt as the text encoders give it. */
+struct embedded {
+	struct tensor rows;   /* [tokens, text_dim] F32 */
+	struct tensor pooled; /* [1, pooled_dim] F32 */
+};
+
+/* ---- description and recipes ------------------------------------------------------------------------------------- */
+
+static int smaller(int64_t a, int64_t b)
+{
+	return (int)(a < b ? a : b);
+}
+
+static enum status read_configs(const struct model *m, struct sd3_config *transformer, struct autoencoder_config *vae)
+{
+	struct component part;
+
+	TRY(model_component(m, "transformer", &part));
+	TRY(sd3_config_read(part.config, transformer));
+	TRY(model_component(m, "vae", &part));
+	TRY(autoencoder_config_read(part.config, vae));
+	if (transformer->channels != vae->latent_channels)
+		return status_fail(STATUS_CORRUPT,
+			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
+			"%lld: they do not belong together",
+			m->path, (long long)transformer->channels, (long long)vae->latent_channels);
+	return STATUS_OK;
+}
+
+static enum status sd3_describe(struct model *m)
+{
+	struct sd3_config transformer;
+	struct autoencoder_config vae;
+	int side;
+
+	TRY(read_configs(m, &transformer, &vae));
+	m->size_multiple = SD3_PATCH << (vae.n_blocks - 1);
+	m->size_max = smaller(PNG_SIDE_MAX, m->size_multiple * transformer.positions);
+	m->size_max -= m->size_max % m->size_multiple;
+	side = smaller(transformer.sample_size << (vae.n_blocks - 1), m->size_max);
+	side = side < m->size_multiple ? m->size_multiple : side - side % m->size_multiple;
+	m->defaults = (struct model_defaults){ side, side, 28, 7 };
+	return STATUS_OK;
+}
+
+static enum status check_side(const struct model *m, const char *what, int side)
+{
+	if (side % m->size_multiple == 0 && side >= m->size_multiple && side <= m->size_max)
+		return STATUS_OK;
+	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side,
+		m->name, m->size_multiple, m->size_max, m->size_multiple);
+}
+
+static const struct setting settings[] = {
+	{ "clip_skip", SETTING_INT, 0, 1000 },
+	{ "max_sequence_length", SETTING_INT, 1, 512 },
+	{ "negative_prompt_2", SETTING_TEXT, 0, 0 },
+	{ "negative_prompt_3", SETTING_TEXT, 0, 0 },
+	{ "prompt_2", SETTING_TEXT, 0, 0 },
+	{ "prompt_3", SETTING_TEXT, 0, 0 },
+	{ "transformer_file", SETTING_FILE, 0, 0 },
+	{ "vae_file", SETTING_FILE, 0, 0 },
+};
+
+static void scheduler_path(const struct model *m, char out[PATH_MAX + 64])
+{
+	snprintf(out, PATH_MAX + 64, "%s/scheduler/scheduler_config.json", m->path);
+}
+
+static enum status sd3_resolve(const struct model *m, struct recipe *r)
+{
+	char path[PATH_MAX + 64];
+
+	TRY(check_side(m, "width", r->width));
+	TRY(check_side(m, "height", r->height));
+	if (!r->sampler[0] || strcmp(r->sampler, "flow_euler") == 0)
+		strcpy(r->sampler, "euler");
+	scheduler_path(m, path);
+	TRY(sampler_check(path, r->sampler, r->steps));
+	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Stable Diffusion 3"));
+	if (r->n_loras > 0)
+		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
+	return STATUS_OK;
+}
+
+static enum status sd3_apply_cfg(const struct model *m, struct recipe *r, double cfg)
+{
+	r->guidance = cfg;
+	return STATUS_OK;
+}
+
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
+
+PART_FUNCTIONS(clip_text)
+PART_FUNCTIONS(t5)
+PART_FUNCTIONS(sd3_transformer)
+PART_FUNCTIONS(autoencoder)
+
+/* The autoencoder is small and stays beside the transformer; T5 comes last because not every model has one. */
+enum { PART_CLIP, PART_CLIP_2, PART_TRANSFORMER, PART_VAE, PART_T5, PART_COUNT };
+static const struct part_kind part_kinds[PART_COUNT] = {
+	[PART_CLIP] = { "text_encoder", "text encoder", 0, part_open_clip_text, part_close_clip_text },
+	[PART_CLIP_2] = { "text_encoder_2", "text encoder 2", 0, part_open_clip_text, part_close_clip_text },
+	[PART_TRANSFORMER] = { "transformer", "transformer", 1, part_open_sd3_transformer, part_close_sd3_transformer },
+	[PART_VAE] = { "vae", "autoencoder", 1, part_open_autoencoder, part_close_autoencoder },
+	[PART_T5] = { "text_encoder_3", "text encoder 3", 0, part_open_t5, part_close_t5 },
+};
+
+/* model_index.json gives null for a text encoder that the model does without. */
+static enum status read_index(const json_t *object, const char *path, void *out)
+{
+	const json_t *class = json_array_get(json_object_get(object, "text_encoder_3"), 1);
+
+	*(bool *)out = json_is_string(class);
+	return STATUS_OK;
+}
+
+static enum status open_tokenizers(struct sd3 *s, const struct model *m)
+{
+	static const char *const names[ENCODERS] = { "tokenizer", "tokenizer_2", "tokenizer_3" };
+	char path[PATH_MAX + 64];
+
+	for (int i = 0; i < (s->has_t5 ? ENCODERS : CLIPS); i++) {
+		snprintf(path, sizeof path, "%s/%s", m->path, names[i]);
+		TRY(tokenizer_open(path, &s->tokenizer[i]));
+	}
+	return STATUS_OK;
+}
+
+static enum status open_all(struct sd3 *s, const struct model *m, const struct memory_budget *memory)
+{
+	struct sd3_config transformer;
+	struct autoencoder_config vae;
+	char path[PATH_MAX + 64];
+
+	TRY(read_configs(m, &transformer, &vae));
+	s->text_dim = transformer.text_dim;
+	s->latent_channels = vae.latent_channels;
+	s->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
+	snprintf(path, sizeof path, "%s/model_index.json", m->path);
+	TRY(json_read_with(path, read_index, &s->has_t5));
+	scheduler_path(m, s->scheduler);
+	TRY(sampler_check(s->scheduler, "", 1));
+	TRY(open_tokenizers(s, m));
+	return parts_open(m, s->k, memory, part_kinds, s->has_t5 ? PART_COUNT : PART_T5, &s->parts);
+}
+
+static void sd3_close(void *state)
+{
+	struct sd3 *s = state;
+
+	if (!s)
+		return;
+	parts_close(s->parts);
+	for (int i = 0; i < ENCODERS; i++)
+		tokenizer_close(s->tokenizer[i]);
+	free(s);
+}
+
+static enum status sd3_open(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
+{
+	struct sd3 *s = calloc(1, sizeof *s);
+	enum status status;
+
+	if (!s)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a model");
+	s->k = k;
+	status = open_all(s, m, memory);
+	if (status != STATUS_OK) {
+		sd3_close(s);
+		return status;
+	}
+	*state = s;
+	return STATUS_OK;
+}
+
+/* ---- text -------------------------------------------------------------------------------------------------------- */
+
+/* The text that encoder i reads: its own where one is given, else the first encoder's. */
+static const char *text_of(const struct recipe *r, int sign, int i)
+{
+	static const char *const names[SIGNS][ENCODERS] = { { NULL, "prompt_2", "prompt_3" },
+		{ NULL, "negative_prompt_2", "negative_prompt_3" } };
+	const char *common = sign == POSITIVE ? r->prompt : r->negative ? r->negative : "";
+	const char *own = i == 0 ? "" : setting_text(r, names[sign][i], "");
+
+	return *own ? own : common;
+}
+
+static int64_t t5_tokens(const struct recipe *r)
+{
+	return (int64_t)setting_number(r, "max_sequence_length", T5_TOKENS);
+}
+
+static enum status tokenize(struct sd3 *s, struct run *run, int sign, int i, int64_t length, struct token_ids *ids)
+{
+	const char *text = text_of(run->recipe, sign, i);
+	char name[64];
+
+	TRY(tokenizer_encode_padded(s->tokenizer[i], text, strlen(text), length, ids));
+	snprintf(name, sizeof name, "%sinput_ids.%d", sign == POSITIVE ? "" : "negative_", i);
+	return trace_ids(run->trace, name, ids->id, ids->count);
+}
+
+/* Encoder i's state into its columns of the first rows, its pooled row into its columns of the pooled one. */
+static enum status embed_clip_ids(struct sd3 *s, struct run *run, struct clip_text *clip, const struct token_ids *ids,
+	int skip, struct tensor rows, struct tensor pooled)
+{
+	struct tensor hidden;
+	size_t mark = arena_mark(run->arena);
+
+	TRY(arena_take(run->arena, DTYPE_F32, 2, rows.dim, &hidden));
+	pooled = tensor_view(pooled.data, pooled.dtype, 1, &pooled.dim[1]);
+	TRY(clip_text_encode(clip, run->arena, ids->id, ids->count, 1 + skip, false, hidden, pooled));
+	TRY(kernels_unary(s->k, UNARY_COPY, hidden, rows));
+	arena_release(run->arena, mark);
+	return STATUS_OK;
+}
+
+static enum status embed_clip(struct sd3 *s, struct run *run, int sign, int i, struct clip_text *clip,
+	struct tensor rows, struct tensor pooled)
+{
+	int skip = sign == POSITIVE ? (int)setting_number(run->recipe, "clip_skip", 0) : 0;
+	struct token_ids ids = { 0 };
+	enum status status = tokenize(s, run, sign, i, rows.dim[0], &ids);
+
+	if (status == STATUS_OK)
+		status = embed_clip_ids(s, run, clip, &ids, skip, rows, pooled);
+	token_ids_free(&ids);
+	return status;
+}
+
+static enum status embed_t5(struct sd3 *s, struct run *run, int sign, struct tensor rows)
+{
+	struct token_ids ids = { 0 };
+	enum status status;
+	void *t5;
+
+	if (!s->has_t5)
+		return STATUS_OK;
+	TRY(parts_need(s->parts, PART_T5, run, &t5));
+	if (t5_width(t5) != s->text_dim)
+		return status_fail(STATUS_CORRUPT,
+			"text_encoder_3 gives %lld values a token, the transformer wants joint_attention_dim %lld",
+			(long long)t5_width(t5), (long long)s->text_dim);
+	status = tokenize(s, run, sign, T5, rows.dim[0], &ids);
+	if (status == STATUS_OK)
+		status = t5_encode(t5, run->arena, ids.id, ids.count, rows);
+	token_ids_free(&ids);
+	return status;
+}
+
+static enum status take_zeros(struct sd3 *s, struct arena *arena, int64_t rows, int64_t dim, struct tensor *out)
+{
+	struct tensor host =
+		tensor_view(calloc((size_t)(rows * dim), sizeof(float)), DTYPE_F32, 2, (int64_t[]){ rows, dim });
+	enum status status;
+
+	if (!host.data)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a prompt");
+	status = arena_take(arena, DTYPE_F32, 2, host.dim, out);
+	if (status == STATUS_OK)
+		status = kernels_upload(s->k, &host, *out);
+	free(host.data);
+	return status;
+}
+
+static enum status need_clips(struct sd3 *s, struct run *run, struct clip_text *clip[CLIPS])
+{
+	for (int i = 0; i < CLIPS; i++) {
+		void *part;
+
+		TRY(parts_need(s->parts, PART_CLIP + i, run, &part));
+		clip[i] = part;
+		if (clip_text_projection(clip[i]) == 0)
+			return status_fail(STATUS_CORRUPT, "%s has no text_projection: Stable Diffusion 3 needs one",
+				part_kinds[PART_CLIP + i].component);
+	}
+	if (clip_text_width(clip[0]) + clip_text_width(clip[1]) > s->text_dim)
+		return status_fail(STATUS_CORRUPT,
+			"text_encoder and text_encoder_2 give %lld values a token together, more than the "
+			"transformer's "
+			"joint_attention_dim %lld",
+			(long long)(clip_text_width(clip[0]) + clip_text_width(clip[1])), (long long)s->text_dim);
+	return STATUS_OK;
+}
+
+static enum status embed_prompt(struct sd3 *s, struct run *run, int sign, struct embedded *out)
+{
+	const char *prefix = sign == POSITIVE ? "" : "negative_";
+	struct clip_text *clip[CLIPS];
+	int64_t tokens, width = 0, pooled_width = 0;
+
+	TRY(need_clips(s, run, clip));
+	tokens = clip_text_positions(clip[0]);
+	TRY(take_zeros(s, run->arena, tokens + t5_tokens(run->recipe), s->text_dim, &out->rows));
+	TRY(arena_take(run->arena, DTYPE_F32, 2,
+		(int64_t[]){ 1, clip_text_projection(clip[0]) + clip_text_projection(clip[1]) }, &out->pooled));
+	for (int i = 0; i < CLIPS; i++) {
+		struct tensor rows = tensor_slice(out->rows, 0, 0, tokens);
+
+		TRY(embed_clip(s, run, sign, i, clip[i], tensor_slice(rows, 1, width, clip_text_width(clip[i])),
+			tensor_slice(out->pooled, 1, pooled_width, clip_text_projection(clip[i]))));
+		width += clip_text_width(clip[i]);
+		pooled_width += clip_text_projection(clip[i]);
+	}
+	TRY(embed_t5(s, run, sign, tensor_slice(out->rows, 0, tokens, t5_tokens(run->recipe))));
+	TRY(trace_tensor(run->trace, s->k, out->rows, "%sprompt_embeds", prefix));
+	return trace_tensor(run->trace, s->k, tensor_view(out->pooled.data, DTYPE_F32, 1, &out->pooled.dim[1]),
+		"%spooled_prompt_embeds", prefix);
+}
+
+/* How many prompts there are to predict for. */
+static int signs(const struct recipe *r)
+{
+	return r->guidance > 1 ? SIGNS : 1;
+}
+
+static void sd3_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
+{
+	const struct sd3 *s = state;
+
+	dim[0] = s->latent_channels;
+	dim[1] = r->height / s->pixels_per_latent;
+	dim[2] = r->width / s->pixels_per_latent;
+}
+
+static enum status sd3_encode(void *state, struct run *run)
+{
+	struct sd3 *s = state;
+	struct embedded text[SIGNS];
+	int64_t shape[3];
+	void *part;
+	int n = signs(run->recipe);
+
+	for (int i = 0; i < n; i++)
+		TRY(embed_prompt(s, run, i, &text[i]));
+	TRY(parts_need(s->parts, PART_TRANSFORMER, run, &part));
+	s->transformer = part;
+	for (int i = 0; i < n; i++) {
+		TRY(sd3_transformer_prompt(s->transformer, run->arena, text[i].rows, text[i].pooled, &s->prompt[i]));
+		s->modulation[i] = (struct sd3_modulation){ 0 };
+	}
+	sd3_latent_shape(s, run->recipe, shape);
+	return sd3_transformer_positions(s->transformer, run->arena, shape[1], shape[2], &s->positions);
+}
+
+/* ---- denoising --------------------------------------------------------------------------------------------------- */
+
+static void sd3_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
+{
+	const struct sd3 *s = state;
+	int64_t side = SD3_PATCH * s->pixels_per_latent;
+
+	out->config = s->scheduler;
+	out->image_tokens = (r->height / side) * (r->width / side);
+}
+
+/* Modulation is computed for a run of calls at once; the first run is the largest. */
+static enum status need_modulation(struct sd3 *s, struct run *run, const struct sampler *sampler, int call)
+{
+	float times[MODULATION_STEPS];
+	int rest = sampler_calls(sampler) - call, n = rest < MODULATION_STEPS ? rest : MODULATION_STEPS;
+
+	if (s->modulation[POSITIVE].values.data && call >= s->modulation_first &&
+		call < s->modulation_first + (int)s->modulation[POSITIVE].n)
+		return STATUS_OK;
+	for (int i = 0; i < n; i++)
+		times[i] = sampler_timestep(sampler, call + i);
+	for (int i = 0; i < signs(run->recipe); i++)
+		TRY(sd3_transformer_modulation(s->transformer, run->arena, &s->prompt[i], n, times, &s->modulation[i]));
+	s->modulation_first = call;
+	return STATUS_OK;
+}
+
+static enum status predict_sign(
+	struct sd3 *s, struct run *run, int sign, int call, struct tensor latents, struct tensor out)
+{
+	return sd3_transformer_predict(s->transformer, run->arena,
+		&(struct sd3_condition){ .prompt = &s->prompt[sign],
+			.modulation = &s->modulation[sign],
+			.row = call - s->modulation_first,
+			.positions = s->positions },
+		latents, out);
+}
+
+static enum status sd3_predict(
+	void *state, struct run *run, const struct sampler *sampler, int call, struct tensor latents, struct tensor out)
+{
+	struct sd3 *s = state;
+	float scale = (float)run->recipe->guidance;
+	struct tensor negative;
+	size_t mark;
+
+	TRY(need_modulation(s, run, sampler, call));
+	TRY(predict_sign(s, run, POSITIVE, call, latents, out));
+	if (signs(run->recipe) == 1)
+		return STATUS_OK;
+	mark = arena_mark(run->arena);
+	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &negative));
+	TRY(predict_sign(s, run, NEGATIVE, call, latents, negative));
+	TRY(kernels_axpby(s->k, 1 - scale, negative, scale, out));
+	arena_release(run->arena, mark);
+	return STATUS_OK;
+}
+
+static enum status sd3_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
+{
+	struct sd3 *s = state;
+	void *vae;
+
+	TRY(parts_need(s->parts, PART_VAE, run, &vae));
+	return autoencoder_decode(vae, run->arena, latents, picture);
+}
+
+const struct family sd3_family = {
+	.name = "sd3",
+	.pipeline = "StableDiffusion3Pipeline",
+	.describe = sd3_describe,
+	.resolve = sd3_resolve,
+	.apply_cfg = sd3_apply_cfg,
+	.open = sd3_open,
+	.close = sd3_close,
+	.encode = sd3_encode,
+	.latent_shape = sd3_latent_shape,
+	.sampler = sd3_sampler,
+	.predict = sd3_predict,
+	.decode = sd3_decode,
+};
