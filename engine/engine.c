@@ -17,8 +17,11 @@ struct engine {
 	struct kernels *k;
 	struct arena *arena;
 	struct memory_budget memory;
-	struct model model; /* loaded; family NULL: none */
-	void *state;        /* of its family */
+	int n_loaded;
+	struct loaded {
+		struct model model;
+		void *state;         /* of its family */
+	} loaded[ENGINE_MODELS_MAX]; /* the last used first */
 };
 
 const char *stage_name(enum stage s)
@@ -64,19 +67,30 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
 	return STATUS_OK;
 }
 
-void engine_unload(struct engine *e)
+const char *engine_loaded(const struct engine *e, int i)
 {
-	if (e->model.family)
-		e->model.family->close(e->state);
-	e->state = NULL;
-	e->model.family = NULL;
+	return i < e->n_loaded ? e->loaded[i].model.identity : NULL;
+}
+
+static void unload(struct engine *e, int i)
+{
+	e->loaded[i].model.family->close(e->loaded[i].state);
+	e->n_loaded--;
+	memmove(&e->loaded[i], &e->loaded[i + 1], (size_t)(e->n_loaded - i) * sizeof e->loaded[0]);
+}
+
+void engine_unload(struct engine *e, const char *identity)
+{
+	for (int i = e->n_loaded - 1; i >= 0; i--)
+		if (!identity || strcmp(e->loaded[i].model.identity, identity) == 0)
+			unload(e, i);
 }
 
 void engine_close(struct engine *e)
 {
 	if (!e)
 		return;
-	engine_unload(e);
+	engine_unload(e, NULL);
 	arena_close(e->arena);
 	kernels_close(e->k);
 	free(e);
@@ -110,18 +124,67 @@ static enum status apply_files(const struct recipe *r, struct model *m)
 	return STATUS_OK;
 }
 
+static bool same_model(const struct model *a, const struct model *b)
+{
+	return a->family == b->family && strcmp(a->path, b->path) == 0 && strcmp(a->identity, b->identity) == 0 &&
+	       memcmp(a->override, b->override, sizeof a->override) == 0;
+}
+
+/* What a model takes at most once it is packed: files hold 16 bits a weight or fewer, seldom more. */
+static uint64_t bytes_of(const struct engine *e, const struct model *m)
+{
+	return m->file_bytes * (kernels_dtype(e->k) == DTYPE_F32 ? 2 : 1);
+}
+
+/* Of the first n models. */
+static uint64_t held_by(const struct engine *e, int n)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += bytes_of(e, &e->loaded[i].model);
+	return sum;
+}
+
+/* Takes those away that were not used for longest until the new one has room beside the others, or is alone. */
+static void make_room(struct engine *e, const struct model *m)
+{
+	while (e->n_loaded > 0 &&
+		(e->n_loaded == ENGINE_MODELS_MAX || held_by(e, e->n_loaded) + bytes_of(e, m) > e->memory.resident))
+		unload(e, e->n_loaded - 1);
+}
+
+static enum status load(struct engine *e, const struct model *m)
+{
+	struct memory_budget budget;
+	struct loaded fresh = { .model = *m };
+	uint64_t held;
+
+	make_room(e, m);
+	held = held_by(e, e->n_loaded);
+	budget = (struct memory_budget){ .resident = e->memory.resident - held, .limit = e->memory.limit - held };
+	TRY(m->family->open(m, e->k, &budget, &fresh.state));
+	e->loaded[e->n_loaded++] = fresh;
+	return STATUS_OK;
+}
+
+/* The model of the job, which is then the first. */
 static enum status need_model(struct engine *e, const struct engine_job *job)
 {
 	struct model m = *job->model;
+	struct loaded found;
+	int i = 0;
 
 	TRY(apply_files(job->recipe, &m));
-	if (e->model.family == m.family && strcmp(e->model.path, m.path) == 0 &&
-		strcmp(e->model.identity, m.identity) == 0 &&
-		memcmp(e->model.override, m.override, sizeof m.override) == 0)
-		return STATUS_OK;
-	engine_unload(e);
-	TRY(m.family->open(&m, e->k, &e->memory, &e->state));
-	e->model = m;
+	while (i < e->n_loaded && !same_model(&e->loaded[i].model, &m))
+		i++;
+	if (i == e->n_loaded) {
+		TRY(load(e, &m));
+		i = e->n_loaded - 1;
+	}
+	found = e->loaded[i];
+	memmove(&e->loaded[1], &e->loaded[0], (size_t)i * sizeof e->loaded[0]);
+	e->loaded[0] = found;
 	return STATUS_OK;
 }
 
@@ -171,7 +234,7 @@ static enum status open_sampler(
 		.pictures = recipe_set_int(r, "num_images_per_prompt", 1),
 		.picture = recipe_set_int(r, "image_index", 0) };
 
-	family->sampler(e->state, r, &request);
+	family->sampler(e->loaded[0].state, r, &request);
 	TRY(sampler_open(run->k, run->arena, &request, 3, shape, out));
 	return STATUS_OK;
 }
@@ -208,7 +271,7 @@ static enum status denoise(
 	for (int call = 0; call < sampler_calls(s); call++) {
 		TRY(begin(p, STAGE_STEP, call));
 		TRY(sampler_input(s, call, latents, scaled));
-		TRY(e->model.family->predict(e->state, run, s, call, scaled, prediction));
+		TRY(e->loaded[0].model.family->predict(e->loaded[0].state, run, s, call, scaled, prediction));
 		TRY(trace_tensor(run->trace, run->k, prediction, "noise_pred.%d", call));
 		TRY(sampler_step(s, call, prediction, latents, &run->rng));
 		TRY(trace_tensor(run->trace, run->k, latents, "latents.%d", call));
@@ -219,12 +282,12 @@ static enum status denoise(
 /* From noise to latents of a picture, taken from the run's arena. */
 static enum status sample(struct engine *e, struct run *run, struct progress *p, struct tensor *latents)
 {
-	const struct family *family = e->model.family;
+	const struct family *family = e->loaded[0].model.family;
 	struct sampler *s;
 	int64_t shape[3];
 	enum status status;
 
-	family->latent_shape(e->state, run->recipe, shape);
+	family->latent_shape(e->loaded[0].state, run->recipe, shape);
 	TRY(arena_take(run->arena, DTYPE_F32, 3, shape, latents));
 	TRY(open_sampler(e, run, family, shape, &s));
 	p->calls = sampler_calls(s);
@@ -246,7 +309,7 @@ static enum status check_finite(struct engine *e, struct tensor t, const char *w
 		      : status_fail(STATUS_NUMERIC,
 				"%s: the %s are not finite (NaN or infinity): the weights are "
 				"damaged or the precision %s does not suffice",
-				e->model.path, what, dtype_name(kernels_dtype(e->k)));
+				e->loaded[0].model.path, what, dtype_name(kernels_dtype(e->k)));
 }
 
 static enum status encode_png(struct engine *e, struct run *run, struct tensor picture, struct bytes *png)
@@ -273,11 +336,11 @@ static enum status paint(struct engine *e, struct run *run, struct progress *p, 
 
 	TRY(need_model(e, p->job));
 	TRY(begin(p, STAGE_TEXT, 0));
-	TRY(family->encode(e->state, run));
+	TRY(family->encode(e->loaded[0].state, run));
 	TRY(sample(e, run, p, &latents));
 	TRY(check_finite(e, latents, "latents"));
 	TRY(begin(p, STAGE_DECODE, 0));
-	TRY(family->decode(e->state, run, latents, &picture));
+	TRY(family->decode(e->loaded[0].state, run, latents, &picture));
 	TRY(check_finite(e, picture, "decoded pixels"));
 	TRY(trace_picture(run->trace, run->k, picture, "decoded"));
 	TRY(begin(p, STAGE_PNG, 0));

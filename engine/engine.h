@@ -49,8 +49,13 @@ enum dtype engine_dtype(const struct engine *e);
 /* Loads what the model needs (nothing that is loaded already) and appends the bare PNG (png.h) to *png. */
 enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png);
 
-/* Drops the loaded model. */
-void engine_unload(struct engine *e);
+/* Models stay loaded side by side while there is memory; the one unused for longest goes first.  The identity
+ * (model.identity) of the i-th loaded one, borrowed; NULL past the last. */
+enum { ENGINE_MODELS_MAX = 8 };
+const char *engine_loaded(const struct engine *e, int i);
+
+/* Drops the model of that identity; NULL: all. */
+void engine_unload(struct engine *e, const char *identity);
 
 /* Most bytes this process held at once (peak resident set), and what the engine holds now. */
 uint64_t engine_peak_memory(void);

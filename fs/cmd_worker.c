@@ -72,11 +72,20 @@ static json_t *seconds_value(const struct engine_progress *p)
 	return list;
 }
 
+static json_t *loaded_value(const struct engine *e)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; engine_loaded(e, i); i++)
+		json_array_append_new(list, json_string(engine_loaded(e, i)));
+	return list;
+}
+
 static enum status reply_done(struct serving *s, const struct engine_progress *last, int fd)
 {
 	return reply(s,
-		json_pack("{s:s, s:o, s:I}", "kind", "done", "seconds", seconds_value(last), "memory",
-			(json_int_t)engine_memory(s->engine)),
+		json_pack("{s:s, s:o, s:I, s:o}", "kind", "done", "seconds", seconds_value(last), "memory",
+			(json_int_t)engine_memory(s->engine), "loaded", loaded_value(s->engine)),
 		fd);
 }
 
@@ -244,7 +253,7 @@ static enum status serve_warm(struct serving *s, const json_t *body)
 
 static enum status serve_unload(struct serving *s, const json_t *body)
 {
-	engine_unload(s->engine);
+	engine_unload(s->engine, json_string_value(json_object_get(body, "model")));
 	return reply_done(s, &(struct engine_progress){ 0 }, -1);
 }
 

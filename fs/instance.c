@@ -73,9 +73,9 @@ static void forget_process(struct instance *in)
 {
 	pthread_mutex_lock(&in->pool->jobs->mu);
 	in->pid = 0;
-	in->loaded = NULL;
+	in->n_loaded = 0;
 	in->memory = 0;
-	in->unload = false;
+	in->unload[0] = 0;
 	pthread_mutex_unlock(&in->pool->jobs->mu);
 }
 
@@ -379,13 +379,13 @@ static enum status learn_hash(struct instance *in, struct job *job, char hash[MO
 	return STATUS_OK;
 }
 
-static void note_loaded(struct instance *in, const struct job *job, const struct wire_reply *reply)
+static void note_loaded(struct instance *in, const struct wire_reply *reply)
 {
 	pthread_mutex_lock(&in->pool->jobs->mu);
-	in->loaded = job->model;
+	in->n_loaded = reply->n_loaded;
+	memcpy(in->loaded, reply->loaded, sizeof in->loaded);
 	in->memory = reply->memory;
 	pthread_mutex_unlock(&in->pool->jobs->mu);
-	in->deaths = 0;
 }
 
 static enum status warm(struct instance *in, struct job *job)
@@ -393,7 +393,8 @@ static enum status warm(struct instance *in, struct job *job)
 	struct wire_reply reply;
 
 	TRY(request(in, model_request("warm", job->model), job, WIRE_DONE, &reply, NULL));
-	note_loaded(in, job, &reply);
+	note_loaded(in, &reply);
+	in->deaths = 0;
 	return STATUS_OK;
 }
 
@@ -428,7 +429,8 @@ static enum status generate(struct instance *in, struct job *job, struct answer 
 	in->generating = false;
 	TRY(status);
 	memcpy(a->result.seconds, reply.progress.seconds, sizeof a->result.seconds);
-	note_loaded(in, job, &reply);
+	note_loaded(in, &reply);
+	in->deaths = 0;
 	return STATUS_OK;
 }
 
@@ -519,29 +521,24 @@ static void run_job(struct instance *in, struct job *job)
 
 /* ---- between jobs */
 
-static bool take_unload(struct instance *in)
+static bool take_unload(struct instance *in, char identity[MODEL_HASH_LEN + 1])
 {
-	bool unload;
-
 	pthread_mutex_lock(&in->pool->jobs->mu);
-	unload = in->unload;
-	in->unload = false;
+	memcpy(identity, in->unload, sizeof in->unload);
+	in->unload[0] = 0;
 	pthread_mutex_unlock(&in->pool->jobs->mu);
-	return unload && in->worker;
+	return identity[0] && in->worker;
 }
 
-static void unload(struct instance *in)
+static void unload(struct instance *in, const char *identity)
 {
 	struct wire_reply reply;
+	json_t *body = json_pack("{s:s, s:s}", "kind", "unload", "model", identity);
 
-	if (request(in, json_pack("{s:s}", "kind", "unload"), NULL, WIRE_DONE, &reply, NULL) != STATUS_OK) {
+	if (request(in, body, NULL, WIRE_DONE, &reply, NULL) != STATUS_OK)
 		log_warn("unload: %s", status_text());
-		return;
-	}
-	pthread_mutex_lock(&in->pool->jobs->mu);
-	in->loaded = NULL;
-	in->memory = reply.memory;
-	pthread_mutex_unlock(&in->pool->jobs->mu);
+	else
+		note_loaded(in, &reply);
 }
 
 /* Waits for something to do; a worker has nothing to say meanwhile. */
@@ -566,12 +563,13 @@ static void rest(struct instance *in)
 
 static void *instance_main(void *argument)
 {
+	char identity[MODEL_HASH_LEN + 1];
 	struct instance *in = argument;
 	struct job *job;
 
 	while (find_ask(in, NULL) != ASK_STOP) {
-		if (take_unload(in))
-			unload(in);
+		if (take_unload(in, identity))
+			unload(in, identity);
 		else if ((job = jobs_take(in)))
 			run_job(in, job);
 		else

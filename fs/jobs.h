@@ -76,7 +76,7 @@ struct jobs_model_count {
 /* Where a model is loaded. */
 struct jobs_loaded {
 	char device[32], dtype[16]; /* as the worker said: "cpu", "bf16" */
-	uint64_t memory;            /* bytes the engine holds */
+	uint64_t memory;            /* bytes the engine holds, for all models loaded there */
 };
 
 /* executable: this program, to be run as "promptfs worker". */
@@ -100,6 +100,9 @@ enum status jobs_unload(struct jobs *j, const struct model *model);
 
 /* False when no worker has the model loaded. */
 bool jobs_find_loaded(struct jobs *j, const struct model *model, struct jobs_loaded *out);
+
+/* The memory of the engines of the i-th pool of workers (one for a device and precision); false past the last. */
+bool jobs_pool_memory(struct jobs *j, int i, struct jobs_loaded *out);
 
 /* The key of a recipe; false while it is not known (the model's hash or the device's dtype come from the first job). */
 bool jobs_find_key(struct jobs *j, const struct model *model, const struct config_model *where,

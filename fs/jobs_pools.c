@@ -155,10 +155,12 @@ bool jobs_find_key(struct jobs *j, const struct model *model, const struct confi
 
 /* ---- loaded models */
 
-/* By name and not by address: a reload opens every model anew. */
 static bool is_loaded(const struct instance *in, const struct model *model)
 {
-	return in->loaded && strcmp(in->loaded->name, model->name) == 0;
+	for (int i = 0; i < in->n_loaded; i++)
+		if (strcmp(in->loaded[i], model->identity) == 0)
+			return true;
+	return false;
 }
 
 enum status jobs_unload(struct jobs *j, const struct model *model)
@@ -168,7 +170,7 @@ enum status jobs_unload(struct jobs *j, const struct model *model)
 		for (struct instance *in = p->instances; in; in = in->next) {
 			if (!is_loaded(in, model))
 				continue;
-			in->unload = true;
+			memcpy(in->unload, model->identity, sizeof in->unload);
 			instance_wake(in);
 		}
 	}
@@ -180,9 +182,33 @@ static const struct instance *find_loaded(const struct jobs *j, const struct mod
 {
 	for (const struct pool *p = j->pools; p; p = p->next)
 		for (const struct instance *in = p->instances; in; in = in->next)
-			if (is_loaded(in, model) && strcmp(in->loaded->identity, model->identity) == 0)
+			if (is_loaded(in, model))
 				return in;
 	return NULL;
+}
+
+static void describe(const struct pool *p, struct jobs_loaded *out)
+{
+	jobs_copy_text(out->device, sizeof out->device, p->device_found[0] ? p->device_found : p->device);
+	jobs_copy_text(out->dtype, sizeof out->dtype, dtype_name(p->dtype_found));
+}
+
+bool jobs_pool_memory(struct jobs *j, int i, struct jobs_loaded *out)
+{
+	const struct pool *p;
+
+	pthread_mutex_lock(&j->mu);
+	p = j->pools;
+	while (p && i-- > 0)
+		p = p->next;
+	if (p) {
+		describe(p, out);
+		out->memory = 0;
+		for (const struct instance *in = p->instances; in; in = in->next)
+			out->memory += in->memory;
+	}
+	pthread_mutex_unlock(&j->mu);
+	return p != NULL;
 }
 
 bool jobs_find_loaded(struct jobs *j, const struct model *model, struct jobs_loaded *out)
@@ -192,8 +218,7 @@ bool jobs_find_loaded(struct jobs *j, const struct model *model, struct jobs_loa
 	pthread_mutex_lock(&j->mu);
 	in = find_loaded(j, model);
 	if (in) {
-		jobs_copy_text(out->device, sizeof out->device, in->pool->device_found);
-		jobs_copy_text(out->dtype, sizeof out->dtype, dtype_name(in->pool->dtype_found));
+		describe(in->pool, out);
 		out->memory = in->memory;
 	}
 	pthread_mutex_unlock(&j->mu);

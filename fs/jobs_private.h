@@ -68,9 +68,10 @@ struct instance {
 	bool crashed, blamed;  /* in this attempt: the worker ended; while it ran the recipe */
 	/* guarded by jobs.mu */
 	pid_t pid; /* 0: no process */
-	const struct model *loaded;
-	uint64_t memory; /* held by the engine, as it said last */
-	bool unload;     /* asked for by jobs_unload */
+	int n_loaded;
+	char loaded[ENGINE_MODELS_MAX][MODEL_HASH_LEN + 1]; /* identities of models, as the worker said last */
+	uint64_t memory;                                    /* held by the engine, as it said last */
+	char unload[MODEL_HASH_LEN + 1];                    /* asked for by jobs_unload; "": nothing is */
 	bool idle;
 };
 

@@ -134,21 +134,17 @@ static enum status stage_histogram(const struct jobs_counters *c, enum stage sta
 
 static enum status memory(struct daemon *d, const struct jobs_counters *c, struct bytes *out)
 {
-	const struct catalog *catalog = resolver_catalog(d->resolver);
+	struct jobs_loaded pool;
 
 	TRY(metric_head(out, "promptfs_memory_bytes", "gauge",
-		"Memory of the workers, by device; host is what they hold resident."));
+		"Memory that engines hold, by device; host is what the workers hold resident."));
 	TRY(bytes_print(out, "promptfs_memory_bytes{device=\"host\"} %" PRIu64 "\n", c->worker_memory));
-	for (int i = 0; i < catalog->n_models; i++) {
-		struct jobs_loaded loaded;
-
-		if (!jobs_find_loaded(d->jobs, &catalog->models[i].model, &loaded))
-			continue;
+	for (int i = 0; jobs_pool_memory(d->jobs, i, &pool); i++) {
 		TRY(bytes_print(out, "promptfs_memory_bytes{device=\""));
-		TRY(label(out, loaded.device));
-		TRY(bytes_print(out, "\",model=\""));
-		TRY(label(out, catalog->models[i].model.name));
-		TRY(bytes_print(out, "\"} %" PRIu64 "\n", loaded.memory));
+		TRY(label(out, pool.device));
+		TRY(bytes_print(out, "\",dtype=\""));
+		TRY(label(out, pool.dtype));
+		TRY(bytes_print(out, "\"} %" PRIu64 "\n", pool.memory));
 	}
 	return STATUS_OK;
 }

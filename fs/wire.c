@@ -329,12 +329,17 @@ static enum status read_seconds(const json_t *body, double seconds[STAGE_COUNT])
 	return STATUS_OK;
 }
 
+static bool is_hash(const char *text)
+{
+	return text && strlen(text) == MODEL_HASH_LEN && strspn(text, "0123456789abcdef") == MODEL_HASH_LEN;
+}
+
 static enum status read_hash(const json_t *body, char *out)
 {
 	char hash[MODEL_HASH_LEN + 1];
 
 	TRY(read_text(body, "hash", hash, sizeof hash));
-	if (strlen(hash) != MODEL_HASH_LEN || strspn(hash, "0123456789abcdef") != MODEL_HASH_LEN)
+	if (!is_hash(hash))
 		return wrong("hash");
 	memcpy(out, hash, sizeof hash);
 	return STATUS_OK;
@@ -354,12 +359,31 @@ static enum status read_progress(const json_t *body, struct engine_progress *out
 	return read_seconds(body, out->seconds);
 }
 
+static enum status read_loaded(const json_t *body, struct wire_reply *out)
+{
+	const json_t *list = json_object_get(body, "loaded");
+	size_t n = json_array_size(list);
+
+	if (!json_is_array(list) || n > ENGINE_MODELS_MAX)
+		return wrong("loaded");
+	for (size_t i = 0; i < n; i++) {
+		const char *identity = json_string_value(json_array_get(list, i));
+
+		if (!is_hash(identity))
+			return wrong("loaded");
+		memcpy(out->loaded[i], identity, sizeof out->loaded[i]);
+	}
+	out->n_loaded = (int)n;
+	return STATUS_OK;
+}
+
 static enum status read_done(const json_t *body, struct wire_reply *out)
 {
 	int64_t memory;
 
 	TRY(read_int(body, "memory", INT64_MAX, &memory));
 	out->memory = (uint64_t)memory;
+	TRY(read_loaded(body, out));
 	return read_seconds(body, out->progress.seconds);
 }
 

@@ -8,12 +8,12 @@
  *                        hash      path, name, identity            of a model; read every file of it
  *                        generate  path, name, identity, recipe
  *                        warm      path, name, identity            load it
- *                        unload
+ *                        unload    model                           its identity
  *                        cancel                                    its id is that of the request to end
  *     from the worker    ready     device, dtype                   after hello
  *                        hashed    hash                            after hash
  *                        progress  stage, step, steps, seconds     while generate and warm run
- *                        done      seconds, memory                 after generate, with the picture; warm; unload
+ *                        done      seconds, memory, loaded         after generate, with the picture; warm; unload
  *                        failed    status, text                    after any of them
  *
  * The end of the connection tells a worker to quit.  The daemon trusts a worker with nothing: wire_read_reply checks
@@ -64,8 +64,10 @@ struct wire_reply {
 	char hash[MODEL_HASH_LEN + 1];   /* WIRE_HASHED */
 	struct engine_progress progress; /* WIRE_PROGRESS; WIRE_DONE: the seconds */
 	uint64_t memory;                 /* WIRE_DONE: what the engine holds */
-	enum status status;              /* WIRE_FAILED: not STATUS_OK */
-	char text[1024];                 /* WIRE_FAILED */
+	int n_loaded;                    /* WIRE_DONE: identities of the models it has loaded */
+	char loaded[ENGINE_MODELS_MAX][MODEL_HASH_LEN + 1];
+	enum status status; /* WIRE_FAILED: not STATUS_OK */
+	char text[1024];    /* WIRE_FAILED */
 };
 
 /* The dtype of a name; DTYPE_OTHER when there is none. */

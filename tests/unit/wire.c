@@ -281,7 +281,8 @@ static const char *const good_replies[] = {
 	"{\"kind\":\"ready\",\"id\":1,\"device\":\"cpu\",\"dtype\":\"bf16\"}",
 	"{\"kind\":\"hashed\",\"id\":2,\"hash\":\"0123456789abcdef0123456789abcdef\"}",
 	"{\"kind\":\"progress\",\"id\":3,\"stage\":2,\"step\":3,\"steps\":8,\"seconds\":[0,0.5,1,0,0]}",
-	"{\"kind\":\"done\",\"id\":4,\"seconds\":[0,0.5,1,0,0.25],\"memory\":12345}",
+	"{\"kind\":\"done\",\"id\":4,\"seconds\":[0,0.5,1,0,0.25],\"memory\":12345,\"loaded\":["
+	"\"0123456789abcdef0123456789abcdef\"]}",
 	"{\"kind\":\"failed\",\"id\":5,\"status\":3,\"text\":\"vae: truncated\"}",
 };
 enum { N_REPLIES = sizeof good_replies / sizeof *good_replies };
