@@ -712,8 +712,8 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
 	return status;
 }
 
-/* The ids of the text itself come in `ids`. */
-static enum status pad(const struct tokenizer *t, const struct token_ids *ids, int64_t length, struct token_ids *out)
+enum status tokenizer_pad(const struct tokenizer *t, const struct token_ids *ids, int64_t length, struct token_ids *out,
+	struct token_range *text)
 {
 	int64_t room = length - (t->begin >= 0) - (t->end >= 0), wanted = out->count + length;
 
@@ -721,9 +721,10 @@ static enum status pad(const struct tokenizer *t, const struct token_ids *ids, i
 		return status_fail(STATUS_INVALID, "a text cannot be cut to %lld tokens", (long long)length);
 	if (ids->count < room && t->pad < 0)
 		return status_fail(STATUS_UNSUPPORTED, "the tokenizer has no token to pad a text with");
+	*text = (struct token_range){ t->begin >= 0, ids->count < room ? ids->count : room };
 	if (t->begin >= 0)
 		TRY(token_ids_add(out, t->begin));
-	for (int64_t i = 0; i < room && i < ids->count; i++)
+	for (int64_t i = 0; i < text->count; i++)
 		TRY(token_ids_add(out, ids->id[i]));
 	if (t->end >= 0)
 		TRY(token_ids_add(out, t->end));
@@ -736,11 +737,12 @@ enum status tokenizer_encode_padded(
 	const struct tokenizer *t, const char *text, size_t len, int64_t length, struct token_ids *out)
 {
 	struct token_ids ids = { 0 };
+	struct token_range range;
 	int64_t count = out->count;
 	enum status status = tokenizer_encode(t, text, len, &ids);
 
 	if (status == STATUS_OK)
-		status = pad(t, &ids, length, out);
+		status = tokenizer_pad(t, &ids, length, out, &range);
 	token_ids_free(&ids);
 	if (status != STATUS_OK)
 		out->count = count;

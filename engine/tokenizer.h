@@ -38,6 +38,13 @@ enum status tokenizer_encode(const struct tokenizer *t, const char *text, size_t
 enum status tokenizer_encode_padded(
 	const struct tokenizer *t, const char *text, size_t len, int64_t length, struct token_ids *out);
 
+/* The second half of that: ids are those of a text.  *text: which of the `length` ids are the text's. */
+struct token_range {
+	int64_t first, count;
+};
+enum status tokenizer_pad(const struct tokenizer *t, const struct token_ids *ids, int64_t length, struct token_ids *out,
+	struct token_range *text);
+
 /* The id of a token as written ("<|endoftext|>"), or -1; one more than the largest id. */
 int64_t tokenizer_find(const struct tokenizer *t, const char *token);
 int64_t tokenizer_size(const struct tokenizer *t);
