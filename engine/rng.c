@@ -209,23 +209,6 @@ void rng_normal(struct rng *r, enum dtype dtype, int64_t n, float *out)
 	round_to(dtype, n, out);
 }
 
-enum status rng_fill(struct rng *r, struct kernels *k, int64_t pictures, int64_t picture, struct tensor out)
-{
-	int64_t count = tensor_count(&out);
-	float *noise = malloc((size_t)(pictures * count) * sizeof *noise);
-	struct tensor host = out;
-	enum status status;
-
-	if (!noise)
-		return status_fail(
-			STATUS_NO_MEMORY, "no memory for %lld random numbers", (long long)(pictures * count));
-	rng_normal(r, DTYPE_F32, pictures * count, noise);
-	host.data = noise + picture * count;
-	status = kernels_upload(k, &host, out);
-	free(noise);
-	return status;
-}
-
 static const char *const names[RNG_COUNT] = { [RNG_TORCH_CPU] = "torch-cpu", [RNG_PHILOX] = "philox" };
 
 const char *rng_name(enum rng_kind kind)
