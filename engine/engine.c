@@ -267,7 +267,9 @@ static enum status denoise(
 	struct tensor scaled, prediction;
 
 	TRY(arena_take(run->arena, DTYPE_F32, 3, latents.dim, &scaled));
-	TRY(arena_take(run->arena, DTYPE_F32, 3, latents.dim, &prediction));
+	TRY(arena_take(run->arena, DTYPE_F32, 3,
+		(int64_t[]){ sampler_prediction_parts(s) * latents.dim[0], latents.dim[1], latents.dim[2] },
+		&prediction));
 	for (int call = 0; call < sampler_calls(s); call++) {
 		TRY(begin(p, STAGE_STEP, call));
 		TRY(sampler_input(s, call, latents, scaled));

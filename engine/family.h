@@ -59,7 +59,8 @@ struct family {
 	/* Fills in the scheduler's file and what its pipeline adds; name, steps and pictures are set already. */
 	void (*sampler)(const void *state, const struct recipe *r, struct sampler_request *out);
 	/* What call `call` hands to the sampler, after guidance, with the sampler's sign; latents (already as
-	 * sampler_input scales them) and out [c, h, w] F32. */
+	 * sampler_input scales them) and out [c, h, w] F32; out has 2 c channels, noise then variance, where the
+	 * scheduler learned its variance (sampler_prediction_parts). */
 	enum status (*predict)(void *state, struct run *run, const struct sampler *s, int call, struct tensor latents,
 		struct tensor out);
 	/* Latents to a picture [height, width, 3] F32 about -1..1, taken from the run's arena. */

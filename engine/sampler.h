@@ -48,6 +48,8 @@ void sampler_close(struct sampler *s); /* NULL is allowed */
 
 int sampler_steps(const struct sampler *s);
 int sampler_calls(const struct sampler *s); /* of the network: steps, or more for samplers of higher order */
+/* How many tensors of the latents' shape a prediction holds, one after the other: 2 where the variance is learned. */
+int sampler_prediction_parts(const struct sampler *s);
 float sampler_timestep(const struct sampler *s, int call);
 float sampler_sigma(const struct sampler *s, int call); /* flow models: the noise level of a call */
 float sampler_init_sigma(const struct sampler *s);

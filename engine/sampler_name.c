@@ -6,12 +6,46 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const names[] = { "pndm", "ddim", "ddpm", "euler", "euler_karras", "euler_a", "heun", "lms",
-	"lms_karras", "dpm2", "dpm2_karras", "dpm2_a", "dpm2_a_karras", "dpm++_2m", "dpm++_2m_karras",
-	"dpm++_2m_exponential", "dpm++_2m_beta", "dpm++_2m_lu", "dpm++_2m_sde", "dpm++_2m_sde_karras", "dpm++_3m",
-	"dpm++_2s", "dpm++_2s_karras", "deis", "unipc", "unipc_karras", "lcm", "tcd", "edm_dpm++_2m", "edm_euler",
-	"flow_euler", "flow_euler_karras", "flow_euler_exponential", "flow_euler_beta", "flow_euler_stochastic",
-	"flow_heun", "flow_dpm++_2m", "flow_unipc" };
+static const struct sampler_name names[] = {
+	{ "pndm", "PNDMScheduler", CHANGE_PLMS },
+	{ "ddim", "DDIMScheduler", 0 },
+	{ "ddpm", "DDPMScheduler", 0 },
+	{ "euler", "EulerDiscreteScheduler", 0 },
+	{ "euler_karras", "EulerDiscreteScheduler", CHANGE_KARRAS },
+	{ "euler_a", "EulerAncestralDiscreteScheduler", 0 },
+	{ "heun", "HeunDiscreteScheduler", 0 },
+	{ "lms", "LMSDiscreteScheduler", 0 },
+	{ "lms_karras", "LMSDiscreteScheduler", CHANGE_KARRAS },
+	{ "dpm2", "KDPM2DiscreteScheduler", 0 },
+	{ "dpm2_karras", "KDPM2DiscreteScheduler", CHANGE_KARRAS },
+	{ "dpm2_a", "KDPM2AncestralDiscreteScheduler", 0 },
+	{ "dpm2_a_karras", "KDPM2AncestralDiscreteScheduler", CHANGE_KARRAS },
+	{ "dpm++_2m", "DPMSolverMultistepScheduler", 0 },
+	{ "dpm++_2m_karras", "DPMSolverMultistepScheduler", CHANGE_KARRAS },
+	{ "dpm++_2m_exponential", "DPMSolverMultistepScheduler", CHANGE_EXPONENTIAL },
+	{ "dpm++_2m_beta", "DPMSolverMultistepScheduler", CHANGE_BETA },
+	{ "dpm++_2m_lu", "DPMSolverMultistepScheduler", CHANGE_LU },
+	{ "dpm++_2m_sde", "DPMSolverMultistepScheduler", CHANGE_SDE },
+	{ "dpm++_2m_sde_karras", "DPMSolverMultistepScheduler", CHANGE_SDE | CHANGE_KARRAS },
+	{ "dpm++_3m", "DPMSolverMultistepScheduler", CHANGE_ORDER_3 },
+	{ "dpm++_2s", "DPMSolverSinglestepScheduler", 0 },
+	{ "dpm++_2s_karras", "DPMSolverSinglestepScheduler", CHANGE_KARRAS },
+	{ "deis", "DEISMultistepScheduler", 0 },
+	{ "unipc", "UniPCMultistepScheduler", 0 },
+	{ "unipc_karras", "UniPCMultistepScheduler", CHANGE_KARRAS },
+	{ "lcm", "LCMScheduler", 0 },
+	{ "tcd", "TCDScheduler", 0 },
+	{ "edm_dpm++_2m", "EDMDPMSolverMultistepScheduler", 0 },
+	{ "edm_euler", "EDMEulerScheduler", 0 },
+	{ "flow_euler", "FlowMatchEulerDiscreteScheduler", 0 },
+	{ "flow_euler_karras", "FlowMatchEulerDiscreteScheduler", CHANGE_KARRAS },
+	{ "flow_euler_exponential", "FlowMatchEulerDiscreteScheduler", CHANGE_EXPONENTIAL },
+	{ "flow_euler_beta", "FlowMatchEulerDiscreteScheduler", CHANGE_BETA },
+	{ "flow_euler_stochastic", "FlowMatchEulerDiscreteScheduler", CHANGE_STOCHASTIC },
+	{ "flow_heun", "FlowMatchHeunDiscreteScheduler", 0 },
+	{ "flow_dpm++_2m", "DPMSolverMultistepScheduler", CHANGE_FLOW },
+	{ "flow_unipc", "UniPCMultistepScheduler", CHANGE_FLOW },
+};
 
 /* Names of other programs for the same thing, already squeezed. */
 static const struct {
@@ -49,9 +83,22 @@ static const char *find(const char *squeezed)
 		if (strcmp(aliases[i].other, squeezed) == 0)
 			return aliases[i].name;
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (squeeze(names[i], name, sizeof name) && strcmp(name, squeezed) == 0)
-			return names[i];
+		if (squeeze(names[i].name, name, sizeof name) && strcmp(name, squeezed) == 0)
+			return names[i].name;
 	return NULL;
+}
+
+const struct sampler_name *sampler_name_get(const char *canonical)
+{
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strcmp(names[i].name, canonical) == 0)
+			return &names[i];
+	return NULL;
+}
+
+const struct sampler_name *sampler_name_at(int i)
+{
+	return i >= 0 && (size_t)i < sizeof names / sizeof *names ? &names[i] : NULL;
 }
 
 enum status sampler_name_find(const char *name, const char *scheduler, char out[SAMPLER_NAME_LEN])
