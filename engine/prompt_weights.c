@@ -252,6 +252,40 @@ enum status prompt_weights_tokenize(const struct tokenizer *t, const struct prom
 	return status;
 }
 
+static enum status encode_weighted(
+	const struct tokenizer *t, const char *text, int64_t length, struct token_ids *ids, float *weights)
+{
+	struct prompt_weights p = { 0 };
+	enum status status = prompt_weights_parse(text, strlen(text), &p);
+
+	if (status == STATUS_OK)
+		status = prompt_weights_tokenize(t, &p, length, ids, weights);
+	prompt_weights_free(&p);
+	return status;
+}
+
+enum status prompt_weights_encode(const struct recipe *r, const struct tokenizer *t, const char *text, int64_t length,
+	struct token_ids *ids, float **weights)
+{
+	float *values;
+	enum status status;
+	bool wanted;
+
+	*weights = NULL;
+	TRY(prompt_weights_wanted(r, &wanted));
+	if (!wanted)
+		return tokenizer_encode_padded(t, text, strlen(text), length, ids);
+	values = calloc((size_t)length + 1, sizeof *values);
+	if (!values)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a prompt's weights");
+	status = encode_weighted(t, text, length, ids, values);
+	if (status == STATUS_OK)
+		*weights = values;
+	else
+		free(values);
+	return status;
+}
+
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static double mean(const float *values, int64_t n)

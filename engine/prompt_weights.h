@@ -1,11 +1,12 @@
 /* prompt_weights: A1111's way to stress words: `(word)` counts 1.1, `(word:1.3)` 1.3, `[word]` 1/1.1, `\(` is a
  * bracket.
  *
- *     struct prompt_weights p = { 0 };
- *     TRY(prompt_weights_parse(text, len, &p));                         // spans of text with their weights
- *     TRY(prompt_weights_tokenize(tokenizer, &p, 77, &ids, weights));   // one weight a token
+ *     float *weights = NULL;
+ *     TRY(prompt_weights_encode(recipe, tokenizer, text, 77, &ids, &weights)); // NULL unless the recipe asks
  *     ... encode ids ...
- *     TRY(prompt_weights_apply(kernels, hidden, weights));              // rows times weights, the mean kept
+ *     if (weights)
+ *             TRY(prompt_weights_apply(kernels, hidden, weights)); // rows times weights, the mean kept
+ *     free(weights);
  *
  * Off unless a prompt file asks (`Set: prompt_weights=a1111`): diffusers has no such thing, and brackets are text
  * there.
@@ -48,6 +49,11 @@ void prompt_weights_free(struct prompt_weights *p);
 /* Appends `length` ids as tokenizer_encode_padded does, and their weights: 1 for what is no text. */
 enum status prompt_weights_tokenize(const struct tokenizer *t, const struct prompt_weights *p, int64_t length,
 	struct token_ids *ids, float *weights);
+
+/* All of this if the recipe asks for it, else tokenizer_encode_padded.  *weights: of `length` tokens, the caller's to
+ * free; NULL when it was not asked for, or on failure. */
+enum status prompt_weights_encode(const struct recipe *r, const struct tokenizer *t, const char *text, int64_t length,
+	struct token_ids *ids, float **weights);
 
 /* hidden [n, width] F32, in place: rows times weights [n] in host memory, then all times what restores the mean. */
 enum status prompt_weights_apply(struct kernels *k, struct tensor hidden, const float *weights);
