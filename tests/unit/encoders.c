@@ -14,24 +14,38 @@ struct stages {
 	const char *model, *component, *file, *ids_file, *ids, *prefix;
 	int layers;
 	bool projection;
+	const char *weights; /* another file of the same weights, below the golden folder; NULL: the component's */
 };
 
 static const struct stages clip[] = {
 	{ "sd15-tiny", "text_encoder", "unet-stages/sd15-portrait-odd-latents", "sd15/portrait-odd-latents",
-		"input_ids.0", "text_encoder.", 3, false },
+		"input_ids.0", "text_encoder.", 3, false, NULL },
 	{ "sdxl-tiny", "text_encoder", "unet-stages/sdxl-sizes-height-first", "sdxl/sizes-height-first", "input_ids.0",
-		"text_encoder.", 3, false },
+		"text_encoder.", 3, false, NULL },
 	{ "sdxl-tiny", "text_encoder_2", "unet-stages/sdxl-sizes-height-first", "sdxl/sizes-height-first",
-		"input_ids.1", "text_encoder_2.text_model.", 4, true },
+		"input_ids.1", "text_encoder_2.text_model.", 4, true, NULL },
 	{ "sd3-tiny", "text_encoder", "sd3-stages/sd3-nonsquare", "sd3/sd3-nonsquare", "input_ids.0",
-		"text_encoder.text_model.", 3, true },
+		"text_encoder.text_model.", 3, true, NULL },
 	{ "sd3-tiny", "text_encoder_2", "sd3-stages/sd3-nonsquare", "sd3/sd3-nonsquare", "input_ids.1",
-		"text_encoder_2.text_model.", 3, true },
+		"text_encoder_2.text_model.", 3, true, NULL },
 	{ "flux-dev-tiny", "text_encoder", "flux-stages/dev-nonsquare", "flux/dev-nonsquare", "input_ids.0",
-		"text_encoder.", 2, false },
+		"text_encoder.", 2, false, NULL },
 };
 
 #define BF16_LIMIT 0.01
+
+/* The same encoders out of checkpoints of all parts. */
+#define SINGLE "units/single-file/"
+static const struct stages clip_single[] = {
+	{ "sd15-tiny", "text_encoder", "unet-stages/sd15-portrait-odd-latents", "sd15/portrait-odd-latents",
+		"input_ids.0", "text_encoder.", 3, false, SINGLE "sd15-tiny.safetensors" },
+	{ "sd15-tiny", "text_encoder", "unet-stages/sd15-portrait-odd-latents", "sd15/portrait-odd-latents",
+		"input_ids.0", "text_encoder.", 3, false, SINGLE "sd15-tiny.ckpt" },
+	{ "sdxl-tiny", "text_encoder", "unet-stages/sdxl-sizes-height-first", "sdxl/sizes-height-first", "input_ids.0",
+		"text_encoder.", 3, false, SINGLE "sdxl-tiny.safetensors" },
+	{ "sdxl-tiny", "text_encoder_2", "unet-stages/sdxl-sizes-height-first", "sdxl/sizes-height-first",
+		"input_ids.1", "text_encoder_2.text_model.", 4, true, SINGLE "sdxl-tiny.safetensors" },
+};
 
 /* What one case is checked with. */
 struct setting {
@@ -76,7 +90,13 @@ static void locate(const struct stages *s, struct component *out)
 {
 	snprintf(
 		out->config, sizeof out->config, "%s/models/%s/%s/config.json", check_golden(), s->model, s->component);
-	snprintf(out->weights, sizeof out->weights, "%s/models/%s/%s", check_golden(), s->model, s->component);
+	if (s->weights && *s->weights == '/')
+		snprintf(out->weights, sizeof out->weights, "%s", s->weights);
+	else if (s->weights)
+		snprintf(out->weights, sizeof out->weights, "%s/%s", check_golden(), s->weights);
+	else
+		snprintf(out->weights, sizeof out->weights, "%s/models/%s/%s", check_golden(), s->model, s->component);
+	snprintf(out->name, sizeof out->name, "%s", s->component);
 }
 
 /* ---- CLIP -------------------------------------------------------------------------------------------------------- */
@@ -130,9 +150,9 @@ static void check_clip(const struct setting *c, const struct component *componen
 
 static const struct stages t5[] = {
 	{ "sd3-tiny", "text_encoder_3", "sd3-stages/sd3-nonsquare", "sd3/sd3-nonsquare", "input_ids.2",
-		"text_encoder_3.", 2, false },
+		"text_encoder_3.", 2, false, NULL },
 	{ "flux-dev-tiny", "text_encoder_2", "flux-stages/dev-nonsquare", "flux/dev-nonsquare", "input_ids.1",
-		"text_encoder_2.", 3, false },
+		"text_encoder_2.", 3, false, NULL },
 };
 
 static void check_t5(const struct setting *c, const struct component *component)
@@ -191,6 +211,57 @@ static void check_stages(const struct stages *s, const char *device, enum dtype 
 	kernels_close(c.k);
 }
 
+/* ---- names ------------------------------------------------------------------------------------------------------- */
+
+/* The tensors of w with `text_model.` taken off their names, as F32; returns how many. */
+static int rename_tensors(const struct weights *w, struct kernels *k, struct arena *arena, struct named_tensor *out)
+{
+	static const char prefix[] = "text_model.";
+	int n = 0;
+
+	for (int64_t i = 0; i < weights_count(w); i++) {
+		const char *name = weights_name(w, i), *rest = strstr(name, prefix);
+		struct named_tensor *to = &out[n];
+		struct tensor from;
+
+		if (strstr(name, "position_ids") || weights_find(w, name, 0, NULL, &from) != STATUS_OK)
+			continue;
+		snprintf(to->name, sizeof to->name, "%s", rest ? rest + strlen(prefix) : name);
+		if (arena_take(arena, DTYPE_F32, from.rank, from.dim, &to->tensor) == STATUS_OK &&
+			kernels_upload(k, &from, to->tensor) == STATUS_OK)
+			n++;
+	}
+	return n;
+}
+
+/* As transformers 5 writes a CLIPTextModel. */
+static void check_bare_names(void)
+{
+	enum { TENSORS = 100 };
+	struct named_tensor *tensors = calloc(TENSORS, sizeof *tensors);
+	char path[] = "/tmp/promptfs-encoders-XXXXXX";
+	struct stages s = clip[0];
+	struct component component = { 0 };
+	struct kernels *k = NULL;
+	struct arena *arena = NULL;
+	struct weights *w = NULL;
+	int fd = mkstemp(path);
+
+	locate(&s, &component);
+	if (fd < 0 || kernels_open("ref", DTYPE_F32, 1, &k) != STATUS_OK ||
+		arena_open(k, 1 << 28, &arena) != STATUS_OK || weights_open_component(&component, &w) != STATUS_OK ||
+		weights_write(path, rename_tensors(w, k, arena, tensors), tensors) != STATUS_OK)
+		check_case(false, status_text(), "write names without text_model.");
+	s.weights = path;
+	check_stages(&s, "cpu", DTYPE_F32, 1e-4, check_clip);
+	weights_close(w);
+	arena_close(arena);
+	kernels_close(k);
+	close(fd);
+	unlink(path);
+	free(tensors);
+}
+
 int main(void)
 {
 	char path[400];
@@ -205,6 +276,9 @@ int main(void)
 		check_stages(&clip[i], "cpu", DTYPE_F32, 1e-4, check_clip);
 		check_stages(&clip[i], "cpu", DTYPE_BF16, BF16_LIMIT, check_clip);
 	}
+	for (size_t i = 0; i < sizeof clip_single / sizeof clip_single[0]; i++)
+		check_stages(&clip_single[i], "cpu", DTYPE_F32, 1e-4, check_clip);
+	check_bare_names();
 	for (size_t i = 0; i < sizeof t5 / sizeof t5[0]; i++) {
 		check_stages(&t5[i], "ref", DTYPE_F32, 1e-4, check_t5);
 		check_stages(&t5[i], "cpu", DTYPE_F32, 1e-4, check_t5);
