@@ -21,6 +21,7 @@
 #include "engine/sd3_transformer.h"
 #include "engine/settings.h"
 #include "engine/t5.h"
+#include "engine/text.h"
 #include "engine/tokenizer.h"
 
 enum { CLIPS = 2, T5 = 2, ENCODERS = 3 };
@@ -31,7 +32,7 @@ struct sd3 {
 	struct kernels *k;
 	struct parts *parts;
 	bool has_t5;
-	int64_t text_dim, latent_channels, pixels_per_latent;
+	int64_t layers, text_dim, latent_channels, pixels_per_latent;
 	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
 	struct tokenizer *tokenizer[ENCODERS];
 	struct sd3_transformer *transformer; /* borrowed from parts */
@@ -102,9 +103,52 @@ static const struct setting settings[] = {
 	{ "negative_prompt_3", SETTING_TEXT, 0, 0 },
 	{ "prompt_2", SETTING_TEXT, 0, 0 },
 	{ "prompt_3", SETTING_TEXT, 0, 0 },
+	{ "skip_guidance_layers", SETTING_TEXT, 0, 0 },
+	{ "skip_layer_guidance_scale", SETTING_NUMBER, -1e6, 1e6 },
+	{ "skip_layer_guidance_start", SETTING_NUMBER, 0, 1 },
+	{ "skip_layer_guidance_stop", SETTING_NUMBER, 0, 1 },
 	{ "transformer_file", SETTING_FILE, 0, 0 },
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };
+
+/* "7, 8, 9", also in brackets: the layers that skip-layer guidance leaves out.  False: not such a list. */
+static bool read_layers(const char *text, int64_t layers, bool skip[SD3_LAYERS_MAX])
+{
+	char word[16];
+	int64_t layer;
+
+	memset(skip, 0, SD3_LAYERS_MAX * sizeof *skip);
+	for (text += strspn(text, " ["); *text; text += strspn(text, ", ]")) {
+		size_t len = strcspn(text, ", ]");
+
+		if (len == 0 || len >= sizeof word)
+			return false;
+		memcpy(word, text, len);
+		word[len] = 0;
+		if (!text_read_int(word, 0, layers - 1, &layer))
+			return false;
+		skip[layer] = true;
+		text += len;
+	}
+	return true;
+}
+
+static enum status check_layers(const struct model *m, const struct recipe *r)
+{
+	const char *list = setting_text(r, "skip_guidance_layers", NULL);
+	struct sd3_config transformer;
+	struct autoencoder_config vae;
+	bool skip[SD3_LAYERS_MAX];
+
+	if (!list)
+		return STATUS_OK;
+	TRY(read_configs(m, &transformer, &vae));
+	if (read_layers(list, transformer.layers, skip))
+		return STATUS_OK;
+	return status_fail(STATUS_INVALID,
+		"Set: skip_guidance_layers=%.60s: must be layers from 0 to %lld, such as 7,8,9", list,
+		(long long)transformer.layers - 1);
+}
 
 static void scheduler_path(const struct model *m, char out[PATH_MAX + 64])
 {
@@ -122,6 +166,7 @@ static enum status sd3_resolve(const struct model *m, struct recipe *r)
 	scheduler_path(m, path);
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Stable Diffusion 3"));
+	TRY(check_layers(m, r));
 	if (r->n_loras > 0)
 		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
 	return STATUS_OK;
@@ -178,6 +223,7 @@ static enum status open_all(struct sd3 *s, const struct model *m, const struct m
 	char path[PATH_MAX + 64];
 
 	TRY(read_configs(m, &transformer, &vae));
+	s->layers = transformer.layers;
 	s->text_dim = transformer.text_dim;
 	s->latent_channels = vae.latent_channels;
 	s->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
@@ -418,34 +464,61 @@ static enum status need_modulation(struct sd3 *s, struct run *run, const struct 
 }
 
 static enum status predict_sign(
-	struct sd3 *s, struct run *run, int sign, int call, struct tensor latents, struct tensor out)
+	struct sd3 *s, struct run *run, int sign, const bool *skip, int call, struct tensor latents, struct tensor out)
 {
 	return sd3_transformer_predict(s->transformer, run->arena,
 		&(struct sd3_condition){ .prompt = &s->prompt[sign],
 			.modulation = &s->modulation[sign],
 			.row = call - s->modulation_first,
-			.positions = s->positions },
+			.positions = s->positions,
+			.skip = skip },
 		latents, out);
+}
+
+/* Whether skip-layer guidance acts at this call, and which layers it leaves out. */
+static bool skips(const struct sd3 *s, const struct recipe *r, int call, bool skip[SD3_LAYERS_MAX])
+{
+	const char *list = setting_text(r, "skip_guidance_layers", NULL);
+	double start = setting_number(r, "skip_layer_guidance_start", 0.01);
+	double stop = setting_number(r, "skip_layer_guidance_stop", 0.2);
+
+	return list && call > r->steps * start && call < r->steps * stop && read_layers(list, s->layers, skip);
+}
+
+/* out := negative + guidance (out - negative) + skip scale (out - out without some layers) */
+static enum status guide(struct sd3 *s, struct run *run, int call, struct tensor latents, struct tensor out)
+{
+	const struct recipe *r = run->recipe;
+	double scale = r->guidance, skip_scale = 0;
+	bool skip[SD3_LAYERS_MAX], skipping = skips(s, r, call, skip);
+	struct tensor other, without;
+
+	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &other));
+	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &without));
+	if (skipping) {
+		skip_scale = setting_number(r, "skip_layer_guidance_scale", 2.8);
+		TRY(predict_sign(s, run, POSITIVE, skip, call, latents, without));
+	}
+	TRY(predict_sign(s, run, NEGATIVE, NULL, call, latents, other));
+	TRY(kernels_axpby(s->k, (float)(1 - scale), other, (float)(scale + skip_scale), out));
+	return skipping ? kernels_axpby(s->k, (float)-skip_scale, without, 1, out) : STATUS_OK;
 }
 
 static enum status sd3_predict(
 	void *state, struct run *run, const struct sampler *sampler, int call, struct tensor latents, struct tensor out)
 {
 	struct sd3 *s = state;
-	float scale = (float)run->recipe->guidance;
-	struct tensor negative;
+	enum status status;
 	size_t mark;
 
 	TRY(need_modulation(s, run, sampler, call));
-	TRY(predict_sign(s, run, POSITIVE, call, latents, out));
+	TRY(predict_sign(s, run, POSITIVE, NULL, call, latents, out));
 	if (signs(run->recipe) == 1)
 		return STATUS_OK;
 	mark = arena_mark(run->arena);
-	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &negative));
-	TRY(predict_sign(s, run, NEGATIVE, call, latents, negative));
-	TRY(kernels_axpby(s->k, 1 - scale, negative, scale, out));
+	status = guide(s, run, call, latents, out);
 	arena_release(run->arena, mark);
-	return STATUS_OK;
+	return status;
 }
 
 static enum status sd3_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)

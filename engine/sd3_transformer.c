@@ -721,6 +721,8 @@ static enum status predict(struct sd3_transformer *t, struct arena *arena, const
 	for (int64_t i = 0; i < t->config.layers; i++) {
 		const struct block *l = &t->blocks[i];
 
+		if (c->skip && c->skip[i])
+			continue;
 		TRY(run_block(
 			t, l, &b, slot_values(t, m, l->picture.slot, c->row), slot_values(t, m, l->text.slot, c->row)));
 	}

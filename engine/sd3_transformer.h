@@ -68,6 +68,7 @@ struct sd3_condition {
 	const struct sd3_modulation *modulation;
 	int64_t row; /* of the modulation: which noise level */
 	struct tensor positions;
+	const bool *skip; /* [layers]: blocks to leave out; NULL: none */
 };
 
 /* out [channels, height, width] F32: the velocity at latents. */
