@@ -6,6 +6,7 @@
 static const struct family *const families[] = {
 	&zimage_family,
 	&sd3_family,
+	&flux_family,
 	&testcard_family,
 };
 

@@ -165,3 +165,64 @@ void load_free(struct kernels *k, const struct load_entry *table, int n, void *b
 		*w = NULL;
 	}
 }
+
+/* ---- groups ------------------------------------------------------------------------------------------------------ */
+
+static void *member(const struct load_group *g, int64_t i)
+{
+	return (char *)g->base + (size_t)i * g->size;
+}
+
+/* Whether the group reads `name`. */
+static bool group_names(const struct load_group *g, const char *name)
+{
+	size_t len = strlen(g->list);
+	char prefix[128];
+	int64_t i;
+
+	if (len == 0)
+		return g->count > 0 && load_names(g->table, g->n, name);
+	if (strncmp(name, g->list, len) != 0 || name[len] != '.')
+		return false;
+	i = strtoll(name + len + 1, NULL, 10);
+	snprintf(prefix, sizeof prefix, "%s.%lld.", g->list, (long long)i);
+	len = strlen(prefix);
+	return i >= 0 && i < g->count && strncmp(name, prefix, len) == 0 && load_names(g->table, g->n, name + len);
+}
+
+static enum status check_all_read(const struct weights *w, const struct load_group *groups, int n)
+{
+	for (int64_t i = 0; i < weights_count(w); i++) {
+		const char *name = weights_name(w, i);
+		bool read = false;
+
+		for (int j = 0; j < n && !read; j++)
+			read = group_names(&groups[j], name);
+		if (!read)
+			return status_fail(STATUS_CORRUPT, "%s: %s is no part of a model with this configuration",
+				weights_path(w, name), name);
+	}
+	return STATUS_OK;
+}
+
+enum status load_groups(const struct loader *l, const struct load_group *groups, int n)
+{
+	char prefix[128] = "";
+
+	for (int i = 0; i < n; i++)
+		for (int64_t j = 0; j < groups[i].count; j++) {
+			if (groups[i].list[0])
+				snprintf(prefix, sizeof prefix, "%s.%lld.", groups[i].list, (long long)j);
+			else
+				prefix[0] = 0;
+			TRY(load_table(l, prefix, groups[i].table, groups[i].n, member(&groups[i], j)));
+		}
+	return check_all_read(l->weights, groups, n);
+}
+
+void load_groups_free(struct kernels *k, const struct load_group *groups, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int64_t j = 0; groups[i].base && j < groups[i].count; j++)
+			load_free(k, groups[i].table, groups[i].n, member(&groups[i], j));
+}

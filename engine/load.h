@@ -61,4 +61,19 @@ enum status load_table(const struct loader *l, const char *prefix, const struct 
 bool load_names(const struct load_entry *table, int n, const char *name);
 void load_free(struct kernels *k, const struct load_entry *table, int n, void *base);
 
+/* All of a component: the same table for each of `count` structs, under the prefix "LIST.0.", "LIST.1.", ...; with the
+ * list "" one struct (or, with the count 0, none) under no prefix. */
+struct load_group {
+	const char *list;
+	int64_t count;
+	const struct load_entry *table;
+	int n;
+	void *base;  /* the first struct */
+	size_t size; /* from one struct to the next */
+};
+
+/* Loads all groups; a file with a tensor that no group reads is refused: it belongs to another configuration. */
+enum status load_groups(const struct loader *l, const struct load_group *groups, int n);
+void load_groups_free(struct kernels *k, const struct load_group *groups, int n);
+
 #endif

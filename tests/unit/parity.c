@@ -315,6 +315,7 @@ int main(int argc, char **argv)
 	static const char *const families[] = {
 		"zimage",
 		"sd3",
+		"flux",
 	};
 	struct kernels *k = NULL;
 	bool bf16 = kernels_open("cpu", DTYPE_BF16, 1, &k) == STATUS_OK;

@@ -1,0 +1,382 @@
+/* flux: the family FLUX.1 (dev and schnell), as diffusers' FluxPipeline runs it.
+ *
+ * Paper: FLUX.1 Kontext, arXiv 2506.15742.  Reference: diffusers, pipelines/flux/pipeline_flux.py.
+ *
+ * Traps: guidance_scale is an input of the distilled network and no guidance in the usual sense; schnell has no such
+ * input; true guidance needs both true_cfg_scale above 1 and a negative prompt; CLIP gives only its pooled row, T5 the
+ * rows; padding is attended; sizes are floored to multiples of 16; the shift follows its line below 256 tokens too.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/autoencoder.h"
+#include "engine/clip_text.h"
+#include "engine/family.h"
+#include "engine/flux_transformer.h"
+#include "engine/parts.h"
+#include "engine/png.h"
+#include "engine/settings.h"
+#include "engine/t5.h"
+#include "engine/text.h"
+#include "engine/tokenizer.h"
+
+enum { TOKENS_MAX = 512, MODULATION_STEPS = 16 };
+
+enum { POSITIVE, NEGATIVE };
+
+struct flux {
+	struct kernels *k;
+	struct parts *parts;
+	int64_t latent_channels, pixels_per_latent;
+	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
+	struct tokenizer *tokenizer, *tokenizer_2;
+	struct flux_transformer *transformer; /* borrowed from parts */
+	struct flux_text text[2];             /* of the job under way */
+	struct flux_modulation modulation[2]; /* of calls modulation_first and the following */
+	int modulation_first, modulation_count;
+};
+
+/* ---- description and recipes ---- */
+
+static void join(char *out, size_t len, const char *dir, const char *name)
+{
+	snprintf(out, len, "%s/%s", dir, name);
+}
+
+static enum status read_configs(const struct model *m, struct flux_config *transformer, struct autoencoder_config *vae)
+{
+	struct component part;
+
+	TRY(model_component(m, "transformer", &part));
+	TRY(flux_config_read(part.config, transformer));
+	TRY(model_component(m, "vae", &part));
+	TRY(autoencoder_config_read(part.config, vae));
+	if (transformer->channels != vae->latent_channels)
+		return status_fail(STATUS_CORRUPT,
+			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
+			"%lld: they do not belong together",
+			m->path, (long long)transformer->channels * FLUX_PATCH * FLUX_PATCH,
+			(long long)vae->latent_channels);
+	return STATUS_OK;
+}
+
+/* What tells schnell from dev is that guidance is no input of it. */
+static enum status flux_describe(struct model *m)
+{
+	struct flux_config transformer;
+	struct autoencoder_config vae;
+	int side;
+
+	TRY(read_configs(m, &transformer, &vae));
+	m->size_multiple = FLUX_PATCH << (vae.n_blocks - 1);
+	m->size_max = PNG_SIDE_MAX / m->size_multiple * m->size_multiple;
+	side = vae.sample_size < m->size_max ? (int)vae.sample_size / m->size_multiple * m->size_multiple : m->size_max;
+	if (side == 0)
+		side = m->size_multiple;
+	m->defaults = transformer.guidance ? (struct model_defaults){ side, side, 28, 3.5 }
+					   : (struct model_defaults){ side, side, 4, 0 };
+	return STATUS_OK;
+}
+
+static void flux_round_size(const struct model *m, int *width, int *height)
+{
+	*width = *width / m->size_multiple * m->size_multiple;
+	*height = *height / m->size_multiple * m->size_multiple;
+}
+
+static const struct setting settings[] = {
+	{ "max_sequence_length", SETTING_INT, 1, TOKENS_MAX },
+	{ "negative_prompt_2", SETTING_TEXT, 0, 0 },
+	{ "prompt_2", SETTING_TEXT, 0, 0 },
+	{ "transformer_file", SETTING_FILE, 0, 0 },
+	{ "true_cfg_scale", SETTING_NUMBER, 0, 1e6 },
+	{ "vae_file", SETTING_FILE, 0, 0 },
+};
+
+static enum status check_side(const struct model *m, const char *what, int side)
+{
+	return side >= m->size_multiple && side <= m->size_max
+		       ? STATUS_OK
+		       : status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d", what, side, m->name,
+				 m->size_multiple, m->size_max);
+}
+
+static enum status flux_resolve(const struct model *m, struct recipe *r)
+{
+	char path[PATH_MAX + 64];
+
+	TRY(check_side(m, "width", r->width));
+	TRY(check_side(m, "height", r->height));
+	if (!r->sampler[0] || strcmp(r->sampler, "flow_euler") == 0)
+		strcpy(r->sampler, "euler");
+	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
+	TRY(sampler_check(path, r->sampler, r->steps));
+	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "FLUX"));
+	if (r->n_loras > 0)
+		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
+	return STATUS_OK;
+}
+
+/* A1111's CFG scale guides for real; what the network was distilled for is the Distilled CFG Scale. */
+static enum status flux_apply_cfg(const struct model *m, struct recipe *r, double cfg)
+{
+	char text[TEXT_DOUBLE_LEN];
+
+	if (cfg == 1)
+		return STATUS_OK;
+	text_print_double(cfg, text);
+	return recipe_add_set(r, "true_cfg_scale", text);
+}
+
+static enum status flux_apply_distilled_cfg(const struct model *m, struct recipe *r, double cfg)
+{
+	r->guidance = cfg;
+	return STATUS_OK;
+}
+
+/* ---- loading ---- */
+
+PART_FUNCTIONS(clip_text)
+PART_FUNCTIONS(t5)
+PART_FUNCTIONS(flux_transformer)
+PART_FUNCTIONS(autoencoder)
+
+/* The autoencoder is small and stays beside the transformer. */
+enum { PART_CLIP, PART_T5, PART_TRANSFORMER, PART_VAE, PART_COUNT };
+static const struct part_kind part_kinds[PART_COUNT] = {
+	[PART_CLIP] = { "text_encoder", "CLIP text encoder", 0, part_open_clip_text, part_close_clip_text },
+	[PART_T5] = { "text_encoder_2", "T5 text encoder", 0, part_open_t5, part_close_t5 },
+	[PART_TRANSFORMER] = { "transformer", "transformer", 1, part_open_flux_transformer,
+		part_close_flux_transformer },
+	[PART_VAE] = { "vae", "autoencoder", 1, part_open_autoencoder, part_close_autoencoder },
+};
+
+static enum status read_parts(struct flux *f, const struct model *m)
+{
+	char path[PATH_MAX + 64];
+	struct flux_config transformer;
+	struct autoencoder_config vae;
+
+	TRY(read_configs(m, &transformer, &vae));
+	f->latent_channels = vae.latent_channels;
+	f->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
+	join(f->scheduler, sizeof f->scheduler, m->path, "scheduler/scheduler_config.json");
+	TRY(sampler_check(f->scheduler, "", 1));
+	join(path, sizeof path, m->path, "tokenizer");
+	TRY(tokenizer_open(path, &f->tokenizer));
+	join(path, sizeof path, m->path, "tokenizer_2");
+	return tokenizer_open(path, &f->tokenizer_2);
+}
+
+static void flux_close(void *state)
+{
+	struct flux *f = state;
+
+	if (!f)
+		return;
+	parts_close(f->parts);
+	tokenizer_close(f->tokenizer);
+	tokenizer_close(f->tokenizer_2);
+	free(f);
+}
+
+static enum status flux_open(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
+{
+	struct flux *f = calloc(1, sizeof *f);
+	enum status status;
+
+	if (!f)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a model");
+	f->k = k;
+	status = read_parts(f, m);
+	if (status == STATUS_OK)
+		status = parts_open(m, k, memory, part_kinds, PART_COUNT, &f->parts);
+	if (status != STATUS_OK) {
+		flux_close(f);
+		return status;
+	}
+	*state = f;
+	return STATUS_OK;
+}
+
+/* ---- text ---- */
+
+/* Whether the negative prompt takes part. */
+static bool guided(const struct recipe *r)
+{
+	return r->negative && setting_number(r, "true_cfg_scale", 1) > 1;
+}
+
+static const char *sign_of(int which)
+{
+	return which == POSITIVE ? "" : "negative_";
+}
+
+/* What text encoder 0 or 1 reads. */
+static const char *prompt_of(const struct recipe *r, int which, int encoder)
+{
+	const char *first = which == POSITIVE ? r->prompt : r->negative;
+
+	return encoder == 0 ? first : setting_text(r, which == POSITIVE ? "prompt_2" : "negative_prompt_2", first);
+}
+
+static enum status tokenize(
+	struct flux *f, struct run *run, int which, int encoder, int64_t length, struct token_ids *ids)
+{
+	const char *prompt = prompt_of(run->recipe, which, encoder);
+	char name[64];
+
+	snprintf(name, sizeof name, "%sinput_ids.%d", sign_of(which), encoder);
+	TRY(tokenizer_encode_padded(encoder == 0 ? f->tokenizer : f->tokenizer_2, prompt, strlen(prompt), length, ids));
+	return trace_ids(run->trace, name, ids->id, ids->count);
+}
+
+static enum status encode_pooled(struct flux *f, struct run *run, int which, struct tensor *pooled)
+{
+	struct token_ids ids = { 0 };
+	struct clip_text *clip;
+	enum status status;
+	void *part;
+	int64_t width;
+
+	TRY(parts_need(f->parts, PART_CLIP, run, &part));
+	clip = part;
+	width = clip_text_width(clip);
+	TRY(arena_take(run->arena, DTYPE_F32, 1, &width, pooled));
+	status = tokenize(f, run, which, 0, clip_text_positions(clip), &ids);
+	if (status == STATUS_OK)
+		status = clip_text_encode(clip, run->arena, ids.id, ids.count, 0, false, (struct tensor){ 0 }, *pooled);
+	token_ids_free(&ids);
+	return status != STATUS_OK ? status
+				   : trace_tensor(run->trace, f->k, *pooled, "%spooled_prompt_embeds", sign_of(which));
+}
+
+static enum status encode_rows(struct flux *f, struct run *run, int which, struct tensor *rows)
+{
+	int64_t length = (int64_t)setting_number(run->recipe, "max_sequence_length", TOKENS_MAX);
+	struct token_ids ids = { 0 };
+	enum status status;
+	void *t5;
+
+	TRY(parts_need(f->parts, PART_T5, run, &t5));
+	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ length, t5_width(t5) }, rows));
+	status = tokenize(f, run, which, 1, length, &ids);
+	if (status == STATUS_OK)
+		status = t5_encode(t5, run->arena, ids.id, ids.count, *rows);
+	token_ids_free(&ids);
+	return status != STATUS_OK ? status : trace_tensor(run->trace, f->k, *rows, "%sprompt_embeds", sign_of(which));
+}
+
+static void flux_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
+{
+	const struct flux *f = state;
+
+	dim[0] = f->latent_channels;
+	dim[1] = r->height / f->pixels_per_latent;
+	dim[2] = r->width / f->pixels_per_latent;
+}
+
+static enum status flux_encode(void *state, struct run *run)
+{
+	struct flux *f = state;
+	struct tensor rows[2], pooled[2];
+	int n = guided(run->recipe) ? 2 : 1;
+	int64_t shape[3];
+	void *transformer;
+
+	for (int i = 0; i < n; i++) {
+		TRY(encode_pooled(f, run, i, &pooled[i]));
+		TRY(encode_rows(f, run, i, &rows[i]));
+	}
+	TRY(parts_need(f->parts, PART_TRANSFORMER, run, &transformer));
+	f->transformer = transformer;
+	flux_latent_shape(f, run->recipe, shape);
+	for (int i = 0; i < n; i++)
+		TRY(flux_transformer_text(f->transformer, run->arena, rows[i], pooled[i], (float)run->recipe->guidance,
+			shape[1], shape[2], &f->text[i]));
+	f->modulation_count = 0;
+	return STATUS_OK;
+}
+
+/* ---- denoising ---- */
+
+static void flux_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
+{
+	const struct flux *f = state;
+	int64_t side = FLUX_PATCH * f->pixels_per_latent;
+
+	out->config = f->scheduler;
+	out->linspace_sigmas = true;
+	out->image_tokens = (r->height / side) * (r->width / side);
+}
+
+/* Modulation is computed for a run of calls at once; its tensors stay in the arena, the first run is the largest. */
+static enum status need_modulation(struct flux *f, struct run *run, const struct sampler *s, int call)
+{
+	float times[MODULATION_STEPS];
+	int rest = sampler_calls(s) - call, n = rest < MODULATION_STEPS ? rest : MODULATION_STEPS;
+
+	if (f->modulation_count && call >= f->modulation_first && call < f->modulation_first + f->modulation_count)
+		return STATUS_OK;
+	for (int i = 0; i < n; i++)
+		times[i] = sampler_timestep(s, call + i) / 1000 * 1000; /* as the pipeline and the network round it */
+	for (int i = 0; i < (guided(run->recipe) ? 2 : 1); i++)
+		TRY(flux_transformer_modulation(f->transformer, run->arena, &f->text[i], n, times, &f->modulation[i]));
+	f->modulation_first = call;
+	f->modulation_count = n;
+	return STATUS_OK;
+}
+
+static enum status predict_one(
+	struct flux *f, struct run *run, int which, int call, struct tensor latents, struct tensor out)
+{
+	return flux_transformer_predict(f->transformer, run->arena, &f->text[which], &f->modulation[which],
+		call - f->modulation_first, latents, out);
+}
+
+static enum status flux_predict(
+	void *state, struct run *run, const struct sampler *s, int call, struct tensor latents, struct tensor out)
+{
+	struct flux *f = state;
+	float scale = (float)setting_number(run->recipe, "true_cfg_scale", 1);
+	struct tensor negative;
+	size_t mark;
+
+	TRY(need_modulation(f, run, s, call));
+	TRY(predict_one(f, run, POSITIVE, call, latents, out));
+	if (!guided(run->recipe))
+		return STATUS_OK;
+	mark = arena_mark(run->arena);
+	TRY(arena_take(run->arena, DTYPE_F32, 3, out.dim, &negative));
+	TRY(predict_one(f, run, NEGATIVE, call, latents, negative));
+	TRY(kernels_axpby(f->k, 1 - scale, negative, scale, out));
+	arena_release(run->arena, mark);
+	return STATUS_OK;
+}
+
+static enum status flux_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
+{
+	struct flux *f = state;
+	void *vae;
+
+	TRY(parts_need(f->parts, PART_VAE, run, &vae));
+	return autoencoder_decode(vae, run->arena, latents, picture);
+}
+
+const struct family flux_family = {
+	.name = "flux",
+	.pipeline = "FluxPipeline",
+	.describe = flux_describe,
+	.resolve = flux_resolve,
+	.round_size = flux_round_size,
+	.apply_cfg = flux_apply_cfg,
+	.apply_distilled_cfg = flux_apply_distilled_cfg,
+	.open = flux_open,
+	.close = flux_close,
+	.encode = flux_encode,
+	.latent_shape = flux_latent_shape,
+	.sampler = flux_sampler,
+	.predict = flux_predict,
+	.decode = flux_decode,
+};
