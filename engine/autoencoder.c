@@ -132,9 +132,44 @@ static enum status check_variant(const json_t *object, const char *path, int n_b
 	return STATUS_OK;
 }
 
+/* latents_mean and latents_std: a number for each channel. */
+static enum status read_statistic(const json_t *object, const char *path, const char *key, int64_t channels, float *out)
+{
+	const json_t *list = json_object_get(object, key), *value;
+	size_t i;
+
+	if (channels > AUTOENCODER_STATISTICS_MAX || json_array_size(list) != (size_t)channels)
+		return status_fail(STATUS_CORRUPT, "%s: %s must be a list of latent_channels numbers, at most %d", path,
+			key, AUTOENCODER_STATISTICS_MAX);
+	json_array_foreach (list, i, value) {
+		if (!json_is_number(value) || !(fabs(json_number_value(value)) < 1e6))
+			return status_fail(STATUS_CORRUPT, "%s: %s may only hold numbers below 1e6", path, key);
+		out[i] = (float)json_number_value(value);
+	}
+	return STATUS_OK;
+}
+
+static bool given(const json_t *object, const char *key)
+{
+	const json_t *value = json_object_get(object, key);
+
+	return value && !json_is_null(value);
+}
+
+/* As the pipelines do: one list without the other counts for nothing. */
+static enum status read_statistics(const json_t *object, const char *path, struct autoencoder_config *c)
+{
+	c->statistics = given(object, "latents_mean") && given(object, "latents_std");
+	if (!c->statistics)
+		return STATUS_OK;
+	TRY(read_statistic(object, path, "latents_mean", c->latent_channels, c->mean));
+	return read_statistic(object, path, "latents_std", c->latent_channels, c->std);
+}
+
 static enum status read_config(const json_t *object, const char *path, void *out)
 {
 	struct autoencoder_config *c = out;
+
 	TRY(json_need_ints(
 		object, path, "block_out_channels", 1, 1 << 14, AUTOENCODER_BLOCKS_MAX, c->channels, &c->n_blocks));
 	TRY(check_variant(object, path, c->n_blocks));
@@ -150,6 +185,7 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	c->scaling_factor = 0.18215;
 	TRY(json_get_number(object, path, "scaling_factor", -1e6, 1e6, &c->scaling_factor));
 	TRY(json_get_number(object, path, "shift_factor", -1e6, 1e6, &c->shift_factor));
+	TRY(read_statistics(object, path, c));
 	c->sample_size = 512;
 	TRY(json_get_int(object, path, "sample_size", 1, 1 << 20, &c->sample_size));
 	if (fabs(c->scaling_factor) < 1e-6)
@@ -419,6 +455,38 @@ static enum status run_upsampler(
 	return STATUS_OK;
 }
 
+/* A row of the host in device memory, taken from the arena. */
+static enum status upload_row(
+	struct autoencoder *a, struct arena *arena, const float *values, int64_t n, struct tensor *out)
+{
+	struct tensor host = tensor_view((void *)(uintptr_t)values, DTYPE_F32, 1, &n);
+
+	TRY(arena_take(arena, DTYPE_F32, 1, &n, out));
+	return kernels_upload(a->k, &host, *out);
+}
+
+/* x [h, w, channels] = latents * std / scaling_factor + mean */
+static enum status apply_statistics(struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor x)
+{
+	const struct autoencoder_config *c = &a->config;
+	int64_t flat[2] = { x.dim[0] * x.dim[1], x.dim[2] };
+	struct tensor mean, std, wide, factors;
+	size_t mark = arena_mark(arena);
+
+	TRY(upload_row(a, arena, c->mean, x.dim[2], &mean));
+	TRY(upload_row(a, arena, c->std, x.dim[2], &std));
+	TRY(arena_take(arena, DTYPE_F32, 3, x.dim, &wide));
+	TRY(arena_take(arena, DTYPE_F32, 2, flat, &factors));
+	TRY(kernels_to_nhwc(a->k, latents, (float)(1 / c->scaling_factor), 0, wide));
+	wide = tensor_view(wide.data, DTYPE_F32, 2, flat);
+	TRY(kernels_fill_rows(a->k, std, factors));
+	TRY(kernels_multiply(a->k, factors, wide));
+	TRY(kernels_add_row(a->k, mean, wide));
+	TRY(kernels_unary(a->k, UNARY_COPY, wide, tensor_view(x.data, x.dtype, 2, flat)));
+	arena_release(arena, mark);
+	return STATUS_OK;
+}
+
 /* Latents to the stream that enters the middle block. */
 static enum status run_conv_in(struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *stream)
 {
@@ -428,7 +496,10 @@ static enum status run_conv_in(struct autoencoder *a, struct arena *arena, struc
 
 	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ height, width, c->channels[c->n_blocks - 1] }, stream));
 	TRY(take_like(arena, kernels_dtype(a->k), *stream, c->latent_channels, &x));
-	TRY(kernels_to_nhwc(a->k, latents, (float)(1 / c->scaling_factor), (float)c->shift_factor, x));
+	if (c->statistics)
+		TRY(apply_statistics(a, arena, latents, x));
+	else
+		TRY(kernels_to_nhwc(a->k, latents, (float)(1 / c->scaling_factor), (float)c->shift_factor, x));
 	if (c->post_quant_conv) {
 		TRY(take_like(arena, kernels_dtype(a->k), *stream, c->latent_channels, &quantised));
 		TRY(kernels_conv(a->k,

@@ -9,7 +9,7 @@
 #include "engine/component.h"
 #include "kernels/kernels.h"
 
-enum { AUTOENCODER_BLOCKS_MAX = 8 };
+enum { AUTOENCODER_BLOCKS_MAX = 8, AUTOENCODER_STATISTICS_MAX = 128 };
 
 struct autoencoder_config {
 	int64_t latent_channels, layers_per_block, groups;
@@ -17,15 +17,18 @@ struct autoencoder_config {
 	int n_blocks;                             /* levels: a latent pixel covers 2^(n_blocks - 1) pixels */
 	bool attention, post_quant_conv;
 	double scaling_factor, shift_factor; /* latents / scaling_factor + shift_factor are decoded */
-	int64_t sample_size;                 /* side of the pictures it was trained for */
+	bool statistics;                     /* or, with these: latents * std / scaling_factor + mean */
+	float mean[AUTOENCODER_STATISTICS_MAX], std[AUTOENCODER_STATISTICS_MAX]; /* of each channel */
+	int64_t sample_size; /* side of the pictures it was trained for */
 };
 
 /* path: its config.json. */
 enum status autoencoder_config_read(const char *path, struct autoencoder_config *out);
 
 struct autoencoder;
-enum status autoencoder_open(struct kernels *k, const struct component *c, struct autoencoder **out); /* the decoder alone */
-void autoencoder_close(struct autoencoder *a);                                              /* NULL is allowed */
+enum status autoencoder_open(
+	struct kernels *k, const struct component *c, struct autoencoder **out); /* the decoder alone */
+void autoencoder_close(struct autoencoder *a);                                   /* NULL is allowed */
 
 /* latents [channels, h, w] F32; *picture [h * f, w * f, 3] F32 is taken from the arena. */
 enum status autoencoder_decode(

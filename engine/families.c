@@ -8,6 +8,8 @@ static const struct family *const families[] = {
 	&sd3_family,
 	&flux_family,
 	&testcard_family,
+	&sd15_family,
+	&sdxl_family,
 };
 
 const struct family *family_at(int i)

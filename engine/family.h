@@ -68,7 +68,7 @@ struct family {
 };
 
 /* One per family file, listed in families.c. */
-extern const struct family zimage_family, sd3_family, flux_family, testcard_family;
+extern const struct family zimage_family, sd3_family, flux_family, testcard_family, sd15_family, sdxl_family;
 
 /* The family whose pipeline is `class_name`, or NULL; the i-th of the table, or NULL past its end. */
 const struct family *family_find(const char *class_name);
