@@ -198,10 +198,9 @@ static void describe_groups(struct flux_transformer *t, struct load_group out[GR
 		LOAD_COUNT(single_table), t->singles, sizeof *t->singles };
 }
 
-static enum status load_all(struct flux_transformer *t, const struct weights *w)
+static void describe_dims(const struct flux_config *c, int64_t out[D_COUNT])
 {
-	const struct flux_config *c = &t->config;
-	int64_t dims[D_COUNT] = { [D_ONE] = 1,
+	const int64_t dims[D_COUNT] = { [D_ONE] = 1,
 		[D_DIM] = c->dim,
 		[D_2DIM] = 2 * c->dim,
 		[D_3DIM] = MODULATION_SINGLE * c->dim,
@@ -213,9 +212,29 @@ static enum status load_all(struct flux_transformer *t, const struct weights *w)
 		[D_PATCH] = FLUX_PATCH * FLUX_PATCH * c->channels,
 		[D_TEXT] = c->text_dim,
 		[D_POOLED] = c->pooled_dim };
+
+	memcpy(out, dims, sizeof dims);
+}
+
+void flux_transformer_list(const struct flux_config *c,
+	void (*visit)(void *context, const char *name, int rank, const int64_t *dim), void *context)
+{
+	struct flux_transformer t = { .config = *c };
+	struct load_group groups[GROUPS];
+	int64_t dims[D_COUNT];
+
+	describe_dims(c, dims);
+	describe_groups(&t, groups);
+	load_groups_list(dims, groups, GROUPS, visit, context);
+}
+
+static enum status load_all(struct flux_transformer *t, const struct weights *w)
+{
+	int64_t dims[D_COUNT];
 	struct loader l = { t->k, w, dims };
 	struct load_group groups[GROUPS];
 
+	describe_dims(&t->config, dims);
 	describe_groups(t, groups);
 	return load_groups(&l, groups, GROUPS);
 }

@@ -205,16 +205,46 @@ static enum status check_all_read(const struct weights *w, const struct load_gro
 	return STATUS_OK;
 }
 
+/* What stands before the names of struct i of the group. */
+static void prefix_of(const struct load_group *g, int64_t i, char *out, size_t len)
+{
+	if (g->list[0])
+		snprintf(out, len, "%s.%lld.", g->list, (long long)i);
+	else
+		out[0] = 0;
+}
+
+static void list_struct(const struct loader *l, const struct load_group *g, int64_t i, load_visit *visit, void *context)
+{
+	char prefix[128], name[256];
+
+	prefix_of(g, i, prefix, sizeof prefix);
+	for (int entry = 0; entry < g->n; entry++)
+		for (int part = 0; part < LOAD_PARTS && g->table[entry].part[part].name; part++) {
+			int64_t dim[4] = { 1, 1, 1, 1 };
+			int rank = shape(l, &g->table[entry], part, dim);
+
+			snprintf(name, sizeof name, "%s%s", prefix, g->table[entry].part[part].name);
+			visit(context, name, rank, dim);
+		}
+}
+
+void load_groups_list(const int64_t *dims, const struct load_group *groups, int n, load_visit *visit, void *context)
+{
+	struct loader l = { NULL, NULL, dims };
+
+	for (int i = 0; i < n; i++)
+		for (int64_t j = 0; j < groups[i].count; j++)
+			list_struct(&l, &groups[i], j, visit, context);
+}
+
 enum status load_groups(const struct loader *l, const struct load_group *groups, int n)
 {
-	char prefix[128] = "";
+	char prefix[128];
 
 	for (int i = 0; i < n; i++)
 		for (int64_t j = 0; j < groups[i].count; j++) {
-			if (groups[i].list[0])
-				snprintf(prefix, sizeof prefix, "%s.%lld.", groups[i].list, (long long)j);
-			else
-				prefix[0] = 0;
+			prefix_of(&groups[i], j, prefix, sizeof prefix);
 			TRY(load_table(l, prefix, groups[i].table, groups[i].n, member(&groups[i], j)));
 		}
 	return check_all_read(l->weights, groups, n);

@@ -74,6 +74,9 @@ struct load_group {
 
 /* Loads all groups; a file with a tensor that no group reads is refused: it belongs to another configuration. */
 enum status load_groups(const struct loader *l, const struct load_group *groups, int n);
+/* Tells `visit` the name and shape of every tensor that the groups read; without weights. */
+typedef void load_visit(void *context, const char *name, int rank, const int64_t *dim);
+void load_groups_list(const int64_t *dims, const struct load_group *groups, int n, load_visit *visit, void *context);
 void load_groups_free(struct kernels *k, const struct load_group *groups, int n);
 
 #endif
