@@ -262,13 +262,27 @@ static void split_prediction(struct sampler *s, struct tensor *out, struct tenso
 	*out = tensor_slice(flat, 0, 0, n);
 }
 
+/* UnCLIP takes the beta of training where the step is one of training, and rounds 1 - beta as floats do: at the first
+ * step that is 0 or 6e-8. */
+static void prior_beta(const struct sampler *s, int call, double before, double *kept, double *beta)
+{
+	int64_t t = step_at(s, call), next = call == s->n_calls - 1 ? t - 1 : step_at(s, call + 1);
+	float b = next == t - 1 ? levels_beta(&s->c, t) : 1 - s->alphas[t] / (float)before;
+
+	*beta = (double)b;
+	*kept = (double)(1 - b);
+}
+
 static enum status ddpm_step(struct sampler *s, int call, struct tensor out, struct tensor x, struct rng *rng)
 {
 	bool last = call == s->n_calls - 1;
 	double alpha = alpha_at(s, step_at(s, call)), before = last ? 1 : alpha_at(s, step_at(s, call + 1));
-	double kept = alpha / before, beta = 1 - kept, small = fmax((1 - before) / (1 - alpha) * beta, 1e-20);
+	double kept = alpha / before, beta = 1 - kept, small;
 	struct tensor variance;
 
+	if (s->solver->kind == KIND_PRIOR)
+		prior_beta(s, call, before, &kept, &beta);
+	small = fmax((1 - before) / (1 - alpha) * beta, 1e-20);
 	if (s->c.variance == VARIANCE_LEARNED_RANGE && tensor_count(&out) != 2 * tensor_count(&x))
 		return status_fail(STATUS_CORRUPT, "the scheduler's variance_type learned_range needs a network with "
 						   "twice the latents' channels");

@@ -35,9 +35,9 @@ static double cosine_bar(double t)
 	return c * c;
 }
 
-static float beta_at(const struct settings *c, int i)
+float levels_beta(const struct settings *c, int64_t t)
 {
-	int n = (int)c->train_steps;
+	int n = (int)c->train_steps, i = (int)t;
 	float root;
 
 	if (c->betas == BETAS_COSINE)
@@ -81,7 +81,7 @@ enum status levels_read_alphas(struct sampler *s)
 	if (!s->alphas)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a sampler");
 	for (int64_t i = 0; i < n; i++)
-		s->alphas[i] = 1 - beta_at(&s->c, (int)i);
+		s->alphas[i] = 1 - levels_beta(&s->c, i);
 	cumulate(s->alphas, n);
 	if (s->c.zero_snr && n > 1)
 		rescale_to_zero_snr(s->alphas, n);

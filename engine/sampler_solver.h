@@ -106,7 +106,8 @@ extern const struct solver sampler_sigma_solvers[], sampler_dpm_solvers[], sampl
 
 /* ---- levels (sampler_levels.c) ---- */
 
-enum status levels_read_alphas(struct sampler *s); /* fills s->alphas */
+enum status levels_read_alphas(struct sampler *s);      /* fills s->alphas */
+float levels_beta(const struct settings *c, int64_t t); /* of a training step, before rescaling */
 float levels_sigma(const struct sampler *s, int64_t t);
 /* The training steps that are visited, from high to low.  extra 1: one more is laid out and the last left out. */
 int levels_spaced(const struct sampler *s, int extra, bool rounded, double *t);

@@ -27,14 +27,15 @@ struct unit {
 	char config[64];  /* a file with its settings */
 };
 
-static bool near(const json_t *wanted, const float *got, int n)
+/* slack: an absolute error that is allowed beside the relative one. */
+static bool near(const json_t *wanted, const float *got, int n, double slack)
 {
 	if (json_array_size(wanted) != (size_t)n)
 		return false;
 	for (int i = 0; i < n; i++) {
 		double want = json_number_value(json_array_get(wanted, (size_t)i));
 
-		if (!(fabs((double)got[i] - want) <= 1e-5 * fabs(want)))
+		if (!(fabs((double)got[i] - want) <= 1e-5 * fabs(want) + slack))
 			return false;
 	}
 	return true;
@@ -95,6 +96,13 @@ static struct sampler_request request(const struct unit *u, int steps, const jso
 		.eta = json_number_value(json_object_get(entry, "eta")) };
 }
 
+/* DPM2 a's timesteps in between are differences of nearly equal logarithms: near 0 the last bit of a sigma (where
+ * torch's pow(x, 0.5) is not the rounded square root) moves them by a hundredth of a training step. */
+static double timestep_slack(const char *name)
+{
+	return strstr(name, "dpm2_a") ? 0.011 : 0;
+}
+
 static void check_schedule(struct bench *b, const struct unit *u, int steps, const json_t *wanted)
 {
 	struct sampler_request r = request(u, steps, wanted);
@@ -109,10 +117,10 @@ static void check_schedule(struct bench *b, const struct unit *u, int steps, con
 		"%s: %d steps are %s", u->name, steps, error ? "refused" : "possible");
 	if (s && !error) {
 		values = sampler_timesteps(s, &n);
-		check_case(near(json_object_get(wanted, "timesteps"), values, n), NULL, "%s: timesteps of %d", u->name,
-			steps);
+		check_case(near(json_object_get(wanted, "timesteps"), values, n, timestep_slack(u->name)), NULL,
+			"%s: timesteps of %d", u->name, steps);
 		values = sampler_sigmas(s, &n);
-		check_case(sigmas ? near(sigmas, values, n) : n == 0, NULL, "%s: sigmas of %d", u->name, steps);
+		check_case(sigmas ? near(sigmas, values, n, 0) : n == 0, NULL, "%s: sigmas of %d", u->name, steps);
 		check_case(fabs((double)sampler_init_sigma(s) /
 					   json_number_value(json_object_get(wanted, "init_noise_sigma")) -
 				   1) <= 1e-5,
