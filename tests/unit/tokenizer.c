@@ -151,8 +151,7 @@ static void check_speed(const struct tokenizer *t, const char *name, const char 
 	start = seconds() - start;
 	printf("# 1 MiB of %s: %.3f s, %lld ids\n", name, start, (long long)ids.count);
 	/* a quadratic step would take minutes; sanitizers slow everything ten times */
-	check_case(status == STATUS_OK && start < 30, status ? status_text() : "slow", "1 MiB of %s",
-		name);
+	check_case(status == STATUS_OK && start < 30, status ? status_text() : "slow", "1 MiB of %s", name);
 	bytes_free(&text);
 	token_ids_free(&ids);
 }
