@@ -8,6 +8,7 @@
 
 #include "engine/autoencoder.h"
 #include "engine/json.h"
+#include "engine/prompt_weights.h"
 #include "engine/png.h"
 
 enum { SIZE_MULTIPLE = 8, STEPS_DEFAULT = 50 };
@@ -77,12 +78,14 @@ static enum status check_side(const struct model *m, const char *what, int side)
 enum status sd_resolve(const struct sd_kind *kind, const struct model *m, struct recipe *r)
 {
 	char path[PATH_MAX + 64];
+	bool weighted;
 
 	TRY(check_side(m, "width", r->width));
 	TRY(check_side(m, "height", r->height));
 	scheduler_path(m, path, sizeof path);
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(kind->settings, kind->n_settings, r, kind->label));
+	TRY(prompt_weights_wanted(r, &weighted));
 	if (r->n_loras > 0)
 		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
 	return STATUS_OK;
@@ -200,19 +203,29 @@ bool sd_guided(const struct recipe *r)
 	return r->guidance > 1;
 }
 
+static enum status encode_ids(struct sd *sd, struct run *run, int i, int which, const struct token_ids *ids, int skip,
+	bool final_norm, struct tensor hidden, struct tensor pooled)
+{
+	char name[48];
+
+	snprintf(name, sizeof name, "%sinput_ids.%d", which == SD_POSITIVE ? "" : "negative_", i);
+	TRY(trace_ids(run->trace, name, ids->id, ids->count));
+	return clip_text_encode(sd->text[i], run->arena, ids->id, ids->count, skip, final_norm, hidden, pooled);
+}
+
 enum status sd_encode_text(struct sd *sd, struct run *run, int i, int which, const char *text, int skip,
 	bool final_norm, struct tensor hidden, struct tensor pooled)
 {
 	struct token_ids ids = { 0 };
-	enum status status =
-		tokenizer_encode_padded(sd->tokenizer[i], text, strlen(text), clip_text_positions(sd->text[i]), &ids);
-	char name[48];
+	float *weights = NULL;
+	enum status status = prompt_weights_encode(
+		run->recipe, sd->tokenizer[i], text, clip_text_positions(sd->text[i]), &ids, &weights);
 
-	snprintf(name, sizeof name, "%sinput_ids.%d", which == SD_POSITIVE ? "" : "negative_", i);
 	if (status == STATUS_OK)
-		status = trace_ids(run->trace, name, ids.id, ids.count);
-	if (status == STATUS_OK)
-		status = clip_text_encode(sd->text[i], run->arena, ids.id, ids.count, skip, final_norm, hidden, pooled);
+		status = encode_ids(sd, run, i, which, &ids, skip, final_norm, hidden, pooled);
+	if (status == STATUS_OK && weights)
+		status = prompt_weights_apply(sd->k, hidden, weights);
+	free(weights);
 	token_ids_free(&ids);
 	return status;
 }

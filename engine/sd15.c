@@ -11,6 +11,7 @@ static const struct setting settings[] = {
 	{ "clip_skip", SETTING_INT, 0, 47 },
 	{ "eta", SETTING_NUMBER, 0, 1 },
 	{ "guidance_rescale", SETTING_NUMBER, 0, 1 },
+	{ "prompt_weights", SETTING_TEXT, 0, 0 },
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };
 

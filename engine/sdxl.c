@@ -25,6 +25,7 @@ static const struct setting settings[] = {
 	{ "negative_target_size", SETTING_PAIR, 1, 65536 },
 	{ "original_size", SETTING_PAIR, 1, 65536 },
 	{ "prompt_2", SETTING_TEXT, 0, 0 },
+	{ "prompt_weights", SETTING_TEXT, 0, 0 },
 	{ "target_size", SETTING_PAIR, 1, 65536 },
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };
