@@ -305,6 +305,8 @@ static enum status read_settings(const json_t *object, const char *path, unsigne
 	TRY(read_training(object, path, c));
 	TRY(read_limits(object, path, c));
 	TRY(read_levels(object, path, c));
+	if (changes & CHANGE_FLOW) /* the file of a flow model calls it so */
+		TRY(json_get_number(object, path, "shift", 1e-3, 1e3, &c->flow_shift));
 	if (s->solver->kind == KIND_FLOW)
 		TRY(read_flow(object, path, c));
 	else
