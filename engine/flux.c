@@ -81,8 +81,11 @@ static enum status flux_describe(struct model *m)
 
 static void flux_round_size(const struct model *m, int *width, int *height)
 {
-	*width = *width / m->size_multiple * m->size_multiple;
-	*height = *height / m->size_multiple * m->size_multiple;
+	/* what is too small stays as it was written, for the message that refuses it */
+	if (*width >= m->size_multiple)
+		*width -= *width % m->size_multiple;
+	if (*height >= m->size_multiple)
+		*height -= *height % m->size_multiple;
 }
 
 static const struct setting settings[] = {
