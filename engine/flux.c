@@ -92,6 +92,8 @@ static const struct setting settings[] = {
 	{ "max_sequence_length", SETTING_INT, 1, TOKENS_MAX },
 	{ "negative_prompt_2", SETTING_TEXT, 0, 0 },
 	{ "prompt_2", SETTING_TEXT, 0, 0 },
+	{ "text_encoder_2_file", SETTING_FILE, 0, 0 },
+	{ "text_encoder_file", SETTING_FILE, 0, 0 },
 	{ "transformer_file", SETTING_FILE, 0, 0 },
 	{ "true_cfg_scale", SETTING_NUMBER, 0, 1e6 },
 	{ "vae_file", SETTING_FILE, 0, 0 },

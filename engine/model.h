@@ -21,7 +21,7 @@ struct model_defaults {
 };
 
 /* A component whose weights come from a file of its own instead of the model's folder. */
-enum { MODEL_OVERRIDES_MAX = 2 };
+enum { MODEL_OVERRIDES_MAX = 5 }; /* three text encoders, the transformer, the autoencoder */
 struct model_override {
 	char component[32];
 	char path[PATH_MAX];

@@ -12,6 +12,8 @@ static const struct setting settings[] = {
 	{ "eta", SETTING_NUMBER, 0, 1 },
 	{ "guidance_rescale", SETTING_NUMBER, 0, 1 },
 	{ "prompt_weights", SETTING_TEXT, 0, 0 },
+	{ "text_encoder_file", SETTING_FILE, 0, 0 },
+	{ "unet_file", SETTING_FILE, 0, 0 },
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };
 

@@ -107,6 +107,9 @@ static const struct setting settings[] = {
 	{ "skip_layer_guidance_scale", SETTING_NUMBER, -1e6, 1e6 },
 	{ "skip_layer_guidance_start", SETTING_NUMBER, 0, 1 },
 	{ "skip_layer_guidance_stop", SETTING_NUMBER, 0, 1 },
+	{ "text_encoder_2_file", SETTING_FILE, 0, 0 },
+	{ "text_encoder_3_file", SETTING_FILE, 0, 0 },
+	{ "text_encoder_file", SETTING_FILE, 0, 0 },
 	{ "transformer_file", SETTING_FILE, 0, 0 },
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };

@@ -27,6 +27,9 @@ static const struct setting settings[] = {
 	{ "prompt_2", SETTING_TEXT, 0, 0 },
 	{ "prompt_weights", SETTING_TEXT, 0, 0 },
 	{ "target_size", SETTING_PAIR, 1, 65536 },
+	{ "text_encoder_2_file", SETTING_FILE, 0, 0 },
+	{ "text_encoder_file", SETTING_FILE, 0, 0 },
+	{ "unet_file", SETTING_FILE, 0, 0 },
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };
 

@@ -97,6 +97,7 @@ static const struct setting settings[] = {
 	{ "cfg_normalization", SETTING_NUMBER, 0, 1e6 },
 	{ "cfg_truncation", SETTING_NUMBER, 0, 1e6 },
 	{ "max_sequence_length", SETTING_INT, 1, 1000 },
+	{ "text_encoder_file", SETTING_FILE, 0, 0 },
 	{ "transformer_file", SETTING_FILE, 0, 0 },
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };
