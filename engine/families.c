@@ -10,6 +10,8 @@ static const struct family *const families[] = {
 	&testcard_family,
 	&sd15_family,
 	&sdxl_family,
+	&kandinsky_family,
+	&kandinsky_decoder_family,
 };
 
 const struct family *family_at(int i)

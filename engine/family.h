@@ -68,7 +68,8 @@ struct family {
 };
 
 /* One per family file, listed in families.c. */
-extern const struct family zimage_family, sd3_family, flux_family, testcard_family, sd15_family, sdxl_family;
+extern const struct family zimage_family, sd3_family, flux_family, testcard_family, sd15_family, sdxl_family,
+	kandinsky_family, kandinsky_decoder_family;
 
 /* The family whose pipeline is `class_name`, or NULL; the i-th of the table, or NULL past its end. */
 const struct family *family_find(const char *class_name);

@@ -579,6 +579,11 @@ static enum status predict_all(
 		tensor_slice(all, 0, 0, z->latent_channels));
 }
 
+static struct tensor as_row(struct tensor t)
+{
+	return tensor_view(t.data, t.dtype, 2, (int64_t[]){ 1, tensor_count(&t) });
+}
+
 /* out holds the variance as well where the sampler uses it. */
 static enum status kandinsky_predict(
 	void *state, struct run *run, const struct sampler *s, int call, struct tensor latents, struct tensor out)
@@ -593,7 +598,7 @@ static enum status kandinsky_predict(
 			STATUS_CORRUPT, "%s: a learned variance is wanted, but the UNet predicts none", z->scheduler);
 	TRY(arena_take(run->arena, DTYPE_F32, 3, dim, &all));
 	TRY(predict_all(z, run, sampler_timestep(s, call), latents, all));
-	TRY(kernels_axpby(z->k, 1, tensor_slice(all, 0, 0, out.dim[0]), 0, out));
+	TRY(kernels_unary(z->k, UNARY_COPY, as_row(tensor_slice(all, 0, 0, out.dim[0])), as_row(out)));
 	arena_release(run->arena, mark);
 	return STATUS_OK;
 }

@@ -316,6 +316,7 @@ int main(int argc, char **argv)
 		"zimage",
 		"sd3",
 		"flux",
+		"kandinsky",
 	};
 	struct kernels *k = NULL;
 	bool bf16 = kernels_open("cpu", DTYPE_BF16, 1, &k) == STATUS_OK;
