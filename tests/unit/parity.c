@@ -182,6 +182,9 @@ static void add_argument(struct command *c, const char *key, const json_t *value
 		snprintf(text, sizeof text, "%s", json_string_value(value));
 	else if (json_is_integer(value))
 		snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+	else if (json_is_array(value)) /* a size or a place: height first */
+		snprintf(text, sizeof text, "%lldx%lld", (long long)json_integer_value(json_array_get(value, 0)),
+			(long long)json_integer_value(json_array_get(value, 1)));
 	else
 		snprintf(text, sizeof text, "%.17g", json_number_value(value));
 	if (strcmp(key, "negative_prompt") == 0) {
@@ -317,6 +320,9 @@ int main(int argc, char **argv)
 		"sd3",
 		"flux",
 		"kandinsky",
+		"sd15",
+		"sdxl",
+		"playground",
 	};
 	struct kernels *k = NULL;
 	bool bf16 = kernels_open("cpu", DTYPE_BF16, 1, &k) == STATUS_OK;
