@@ -11,12 +11,14 @@
 
 #include "kernels/status.h"
 
+struct lora_set;
 struct model;
 
 struct component {
-	char name[32];          /* "text_encoder_2" */
-	char config[PATH_MAX];  /* its config.json */
-	char weights[PATH_MAX]; /* a folder, or one file */
+	char name[32];                /* "text_encoder_2" */
+	char config[PATH_MAX];        /* its config.json */
+	char weights[PATH_MAX];       /* a folder, or one file */
+	const struct lora_set *loras; /* changes of the weights; NULL: none */
 };
 
 /* Pure: nothing is opened. */

@@ -5,13 +5,15 @@
 #include <stdlib.h>
 
 #include "engine/bytes.h"
+#include "engine/lora.h"
 #include "engine/weights.h"
 
 struct parts {
 	struct kernels *k;
 	const struct part_kind *kinds;
 	int n;
-	bool together; /* all turns fit the budget at once */
+	struct lora_set *loras; /* of the loaded parts; NULL: none */
+	bool together;          /* all turns fit the budget at once */
 	struct {
 		struct component component;
 		uint64_t bytes; /* once packed */
@@ -105,13 +107,61 @@ void parts_close(struct parts *p)
 		return;
 	for (int i = 0; i < p->n; i++)
 		unload(p, i);
+	lora_close(p->loras);
 	free(p);
+}
+
+static enum status match(const struct parts *p, struct lora_set *loras)
+{
+	struct lora_part parts[PARTS_MAX];
+	struct weights *w[PARTS_MAX] = { NULL };
+	enum status status = STATUS_OK;
+
+	for (int i = 0; i < p->n && status == STATUS_OK; i++) {
+		struct component plain = p->part[i].component;
+
+		plain.loras = NULL;
+		status = weights_open_component(&plain, &w[i]);
+		parts[i] = (struct lora_part){ p->part[i].component.name, w[i] };
+	}
+	if (status == STATUS_OK)
+		status = lora_match(loras, parts, p->n);
+	for (int i = 0; i < p->n; i++)
+		weights_close(w[i]);
+	return status;
+}
+
+/* Another list of LoRAs: what the old or the new one changes is loaded again when it is needed. */
+static enum status change_loras(struct parts *p, const struct recipe *r)
+{
+	struct lora_set *fresh;
+	enum status status;
+
+	if (lora_is(p->loras, r))
+		return STATUS_OK;
+	TRY(lora_open(r, &fresh));
+	status = fresh ? match(p, fresh) : STATUS_OK;
+	if (status != STATUS_OK) {
+		lora_close(fresh);
+		return status;
+	}
+	for (int i = 0; i < p->n; i++) {
+		const char *name = p->part[i].component.name;
+
+		if (lora_touches_part(p->loras, name) || lora_touches_part(fresh, name))
+			unload(p, i);
+		p->part[i].component.loras = fresh;
+	}
+	lora_close(p->loras);
+	p->loras = fresh;
+	return STATUS_OK;
 }
 
 enum status parts_need(struct parts *p, int i, struct run *run, void **out)
 {
 	double start = run_clock();
 
+	TRY(change_loras(p, run->recipe));
 	if (!p->part[i].loaded) {
 		for (int j = 0; j < p->n && !p->together; j++)
 			if (p->kinds[j].turn != p->kinds[i].turn)

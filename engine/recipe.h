@@ -29,6 +29,8 @@ struct recipe_set {
 struct recipe_lora {
 	char *name; /* as written: NAME of the loras folder, or a path */
 	double scale;
+	char *path;        /* the file; NULL: not looked up yet, the name counts */
+	char hash[32 + 1]; /* of its content; "": not known */
 };
 
 /* What was given; NULL, false or 0 counts where not.  Zero-initialise; recipe_fields_free. */

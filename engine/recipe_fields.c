@@ -149,8 +149,10 @@ void recipe_fields_free(struct recipe_fields *f)
 		free(f->sets[i].name);
 		free(f->sets[i].value);
 	}
-	for (int i = 0; i < f->n_loras; i++)
+	for (int i = 0; i < f->n_loras; i++) {
 		free(f->loras[i].name);
+		free(f->loras[i].path);
+	}
 	free(f->sets);
 	free(f->loras);
 	*f = (struct recipe_fields){ 0 };

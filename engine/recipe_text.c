@@ -101,7 +101,7 @@ enum status recipe_canonical(const struct recipe *r, const char *model_id, const
 	for (int i = 0; i < r->n_loras; i++) {
 		text_print_double(r->loras[i].scale, value);
 		TRY(bytes_print(out, "lora %s", value));
-		TRY(canonical_text("", r->loras[i].name, out));
+		TRY(canonical_text("", *r->loras[i].hash ? r->loras[i].hash : r->loras[i].name, out));
 	}
 	return STATUS_OK;
 }
@@ -253,7 +253,8 @@ static int lists_to_json(const struct recipe *r, json_t *object)
 		bad |= json_object_set_new(sets, r->sets[i].name, json_string(r->sets[i].value));
 	for (int i = 0; i < r->n_loras && !bad; i++)
 		bad |= json_array_append_new(
-			loras, json_pack("{s:s, s:f}", "name", r->loras[i].name, "scale", r->loras[i].scale));
+			loras, json_pack("{s:s, s:f, s:s*, s:s*}", "name", r->loras[i].name, "scale", r->loras[i].scale,
+				       "path", r->loras[i].path, "hash", *r->loras[i].hash ? r->loras[i].hash : NULL));
 	bad |= json_object_set(object, "sets", sets);
 	bad |= json_object_set(object, "loras", loras);
 	json_decref(sets);
@@ -322,6 +323,15 @@ static bool value_from_json(const json_t *value, const struct field *f, struct r
 	return false;
 }
 
+static enum status lora_file_from_json(const json_t *value, struct recipe_lora *out)
+{
+	const char *path = json_string_value(json_object_get(value, "path"));
+	const char *hash = json_string_value(json_object_get(value, "hash"));
+
+	snprintf(out->hash, sizeof out->hash, "%s", hash ? hash : "");
+	return path ? text_copy(path, strlen(path), &out->path) : STATUS_OK;
+}
+
 static enum status lists_from_json(const json_t *json, struct recipe_fields *lists)
 {
 	json_t *sets = json_object_get(json, "sets"), *loras = json_object_get(json, "loras"), *value;
@@ -341,6 +351,7 @@ static enum status lists_from_json(const json_t *json, struct recipe_fields *lis
 		if (!json_is_string(file) || !json_is_number(scale))
 			return status_fail(STATUS_INVALID, "recipe: a LoRA must have a name and a scale");
 		TRY(recipe_fields_lora(lists, json_string_value(file), json_number_value(scale)));
+		TRY(lora_file_from_json(value, &lists->loras[lists->n_loras - 1]));
 	}
 	return STATUS_OK;
 }

@@ -86,8 +86,6 @@ enum status sd_resolve(const struct sd_kind *kind, const struct model *m, struct
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(kind->settings, kind->n_settings, r, kind->label));
 	TRY(prompt_weights_wanted(r, &weighted));
-	if (r->n_loras > 0)
-		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
 	return STATUS_OK;
 }
 

@@ -170,8 +170,6 @@ static enum status sd3_resolve(const struct model *m, struct recipe *r)
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Stable Diffusion 3"));
 	TRY(check_layers(m, r));
-	if (r->n_loras > 0)
-		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
 	return STATUS_OK;
 }
 

@@ -22,6 +22,7 @@
 #include "engine/bytes.h"
 #include "engine/gguf.h"
 #include "engine/json.h"
+#include "engine/lora.h"
 #include "engine/pickle.h"
 #include "engine/safetensors.h"
 #include "engine/stored.h"
@@ -53,7 +54,9 @@ struct weights {
 	int n_files;
 	struct stored_tensor *tensor; /* sorted by name */
 	int64_t count;
-	struct cache *cache; /* may change in a const struct weights */
+	const struct lora_set *loras; /* NULL: none */
+	const char *part;             /* their name for it */
+	struct cache *cache;          /* may change in a const struct weights */
 };
 
 static enum status fail_memory(const char *path)
@@ -523,27 +526,38 @@ enum status weights_open_component(const struct component *c, struct weights **o
 		weights_close(w);
 		return status;
 	}
+	weights_add_lora(w, c->loras, c->name);
 	*out = w;
 	return STATUS_OK;
 }
 
 /* ---- computed values --------------------------------------------------------------------------------------------- */
 
-static enum status compute(const struct stored_tensor *t, float **out)
+static enum status compute(const struct weights *w, const struct stored_tensor *t, float **out)
 {
+	int64_t rows = t->rank ? t->dim[0] : 1;
 	float *values = malloc(t->count ? (size_t)t->count * sizeof *values : 1);
 
 	if (!values)
 		return status_fail(
 			STATUS_NO_MEMORY, "tensor %s: no memory for its %lld values", t->name, (long long)t->count);
 	stored_to_floats(t, values);
+	if (w->loras && rows > 0) {
+		enum status status = lora_add(w->loras, w->part, t->name, rows, t->count / rows, values);
+
+		if (status != STATUS_OK) {
+			free(values);
+			return status;
+		}
+	}
 	*out = values;
 	return STATUS_OK;
 }
 
 /* Asked again before it is released, a tensor has the same values. */
-static enum status get_computed(struct cache *cache, const struct stored_tensor *t, float **out)
+static enum status get_computed(const struct weights *w, const struct stored_tensor *t, float **out)
 {
+	struct cache *cache = w->cache;
 	struct computed *c;
 	enum status status = STATUS_OK;
 
@@ -551,7 +565,7 @@ static enum status get_computed(struct cache *cache, const struct stored_tensor 
 	for (c = cache->first; c && c->of != t; c = c->next)
 		;
 	if (!c && (c = calloc(1, sizeof *c))) {
-		status = compute(t, &c->values);
+		status = compute(w, t, &c->values);
 		c->of = t;
 		c->next = cache->first;
 		cache->first = c;
@@ -669,13 +683,24 @@ enum status weights_find(const struct weights *w, const char *name, int rank, co
 	if (rank)
 		TRY(check_shape(path, t, rank, dim));
 	TRY(check_rank(path, t));
-	if (stored_needs_work(t)) {
-		TRY(get_computed(w->cache, t, &values));
+	if (stored_needs_work(t) || lora_touches(w->loras, w->part, name)) {
+		TRY(get_computed(w, t, &values));
 		*out = stored_view(t, values, DTYPE_F32);
 	} else {
 		*out = stored_view(t, t->data, t->dtype);
 	}
 	return STATUS_OK;
+}
+
+void weights_floats(const struct weights *w, const char *name, float *out)
+{
+	stored_to_floats(find_tensor(w, name), out);
+}
+
+void weights_add_lora(struct weights *w, const struct lora_set *loras, const char *part)
+{
+	w->loras = loras;
+	w->part = part;
 }
 
 bool weights_has(const struct weights *w, const char *name)

@@ -39,6 +39,13 @@ enum status weights_find(const struct weights *w, const char *name, int rank, co
 enum status weights_view(const struct weights *w, const char *name, struct tensor *out);
 bool weights_has(const struct weights *w, const char *name);
 
+/* t's values, in the order of its shape, where weights_find can give it. */
+void weights_floats(const struct weights *w, const char *name, float *out);
+
+/* From now on weights_find gives tensors of this part with the set's changes; both are borrowed. */
+struct lora_set;
+void weights_add_lora(struct weights *w, const struct lora_set *loras, const char *part);
+
 /* Whether weights_find can give it, and its shape, without computing anything; it must be there.  rank 0: a scalar. */
 bool weights_has_floats(const struct weights *w, const char *name);
 enum status weights_shape(const struct weights *w, const char *name, int *rank, int64_t dim[TENSOR_RANK_MAX]);

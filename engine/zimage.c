@@ -113,8 +113,6 @@ static enum status zimage_resolve(const struct model *m, struct recipe *r)
 	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Z-Image"));
-	if (r->n_loras > 0)
-		return status_fail(STATUS_INVALID, "LoRA %s: this version has no LoRA support yet", r->loras[0].name);
 	return STATUS_OK;
 }
 

@@ -19,6 +19,7 @@
 #include "fs/hashes.h"
 #include "fs/key.h"
 #include "fs/log.h"
+#include "fs/loras.h"
 #include "fs/output.h"
 #include "fs/progress.h"
 #include "fs/prompt.h"
@@ -233,6 +234,7 @@ static enum status resolve(struct generation *g)
 	}
 	TRY(recipe_fields_inherit(&g->fields, &g->where->defaults));
 	TRY(recipe_resolve(&g->fields, &g->model, &g->recipe));
+	TRY(loras_settle(&g->config, true, &g->recipe));
 	return config_check_size(&g->config, g->recipe.width, g->recipe.height);
 }
 

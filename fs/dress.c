@@ -16,9 +16,12 @@ struct texts {
 static enum status make_json(const struct recipe *r, const struct model *model, char **out)
 {
 	static const char unknown[] = "00000000000000000000000000000000";
-	json_t *recipe, *object;
+	json_t *recipe, *object, *lora;
+	size_t i;
 
 	TRY(recipe_to_json(r, &recipe));
+	json_array_foreach (json_object_get(recipe, "loras"), i, lora)
+		json_object_del(lora, "path"); /* where it lies is the owner's business */
 	object = json_pack("{s:s, s:s, s:s, s:o}", "version", PROMPTFS_VERSION, "model", model->name, "model_hash",
 		*model->hash ? model->hash : unknown, "recipe", recipe);
 	*out = object ? json_dumps(object, JSON_COMPACT) : NULL;

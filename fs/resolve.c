@@ -15,6 +15,7 @@
 #include "engine/text.h"
 #include "fs/beneath.h"
 #include "fs/dress.h"
+#include "fs/loras.h"
 #include "fs/prompt.h"
 
 enum { BUCKETS = 4096, REMEMBERED_MAX = 16384, DEPTH_MAX = 64 };
@@ -293,6 +294,7 @@ static enum status complete(struct resolver *r, const struct catalog *catalog, c
 	TRY(recipe_fields_inherit(fields, &out->model->where->defaults));
 	TRY(give_seed(r, id, content, fields));
 	TRY(recipe_resolve(fields, &out->model->model, &out->recipe));
+	TRY(loras_settle(&catalog->config, false, &out->recipe));
 	TRY(check_limits(&catalog->config, &out->recipe));
 	TRY(revise(out));
 	return dress_size(&out->recipe, &out->model->model, &out->size);

@@ -170,6 +170,18 @@ static void add(struct command *c, const char *format, ...)
 	c->argv[c->n] = NULL;
 }
 
+static void add_loras(struct command *c, const json_t *list)
+{
+	const json_t *lora;
+	size_t i;
+
+	json_array_foreach (list, i, lora) {
+		add(c, "--lora");
+		add(c, "%s/%s:%.17g", check_golden(), json_string_value(json_object_get(lora, "path")),
+			json_number_value(json_object_get(lora, "scale")));
+	}
+}
+
 /* A golden argument as an option of `promptfs generate`. */
 static void add_argument(struct command *c, const char *key, const json_t *value)
 {
@@ -203,6 +215,10 @@ static void add_argument(struct command *c, const char *key, const json_t *value
 			add(c, "%s", text);
 			return;
 		}
+	if (strcmp(key, "loras") == 0) {
+		add_loras(c, value);
+		return;
+	}
 	add(c, "--set");
 	if (strlen(key) > 5 && strcmp(key + strlen(key) - 5, "_file") == 0)
 		add(c, "%s=%s/%s", key, check_golden(), text);
@@ -323,6 +339,7 @@ int main(int argc, char **argv)
 		"sd15",
 		"sdxl",
 		"playground",
+		"lora",
 	};
 	struct kernels *k = NULL;
 	bool bf16 = kernels_open("cpu", DTYPE_BF16, 1, &k) == STATUS_OK;

@@ -115,7 +115,7 @@ static void check_keys(void)
 		.sampler = "euler",
 		.seed = 1 };
 	struct recipe_set set = { (char *)"eta", (char *)"1" }, split = { (char *)"eta", (char *)"1\nset b: 1:2" };
-	struct recipe_lora lora = { (char *)"ink", 1 };
+	struct recipe_lora lora = { .name = (char *)"ink", .scale = 1 };
 	struct recipe changed[14];
 	char keys[15][RECIPE_KEY_LEN + 1], again[RECIPE_KEY_LEN + 1];
 	bool differ = true;
@@ -183,7 +183,7 @@ static void check_canonical(void)
 static void check_json(void)
 {
 	struct recipe_set sets[] = { { (char *)"a", (char *)"x, \"y\"" }, { (char *)"b", (char *)"2" } };
-	struct recipe_lora loras[] = { { (char *)"ink", 0.1 }, { (char *)"ink", -2 } };
+	struct recipe_lora loras[] = { { .name = (char *)"ink", .scale = 0.1 }, { .name = (char *)"ink", .scale = -2 } };
 	struct recipe r = { .prompt = (char *)"a\n\xe7\x86\x8a",
 		.negative = (char *)"",
 		.width = 64,
