@@ -150,7 +150,8 @@ static enum status change_loras(struct parts *p, const struct recipe *r)
 
 		if (lora_touches_part(p->loras, name) || lora_touches_part(fresh, name))
 			unload(p, i);
-		p->part[i].component.loras = fresh;
+		/* parts that stay loaded may go on reading their weights, and the old set goes away */
+		p->part[i].component.loras = lora_touches_part(fresh, name) ? fresh : NULL;
 	}
 	lora_close(p->loras);
 	p->loras = fresh;

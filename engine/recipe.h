@@ -29,8 +29,9 @@ struct recipe_set {
 struct recipe_lora {
 	char *name; /* as written: NAME of the loras folder, or a path */
 	double scale;
-	char *path;        /* the file; NULL: not looked up yet, the name counts */
-	char hash[32 + 1]; /* of its content; "": not known */
+	char *path;                        /* the file; NULL: not looked up yet, the name counts */
+	char hash[MODEL_HASH_LEN + 1];     /* of its content; "": not known */
+	char identity[MODEL_HASH_LEN + 1]; /* of place, size and times when it was hashed */
 };
 
 /* What was given; NULL, false or 0 counts where not.  Zero-initialise; recipe_fields_free. */

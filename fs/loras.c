@@ -22,7 +22,7 @@ static bool is_file(const char *path, struct stat *st)
 
 static enum status find(const struct config *config, bool here, const char *name, char path[PATH_MAX], struct stat *st)
 {
-	if (here || name[0] == '/') {
+	if (here) {
 		snprintf(path, PATH_MAX, "%s", name);
 		if (is_file(path, st))
 			return STATUS_OK;
@@ -80,7 +80,7 @@ static enum status hash_content(const char *path, char out[MODEL_HASH_LEN + 1])
 
 static enum status settle(const struct config *config, bool here, struct recipe_lora *l)
 {
-	char path[PATH_MAX], *real, identity[MODEL_HASH_LEN + 1];
+	char path[PATH_MAX], *real;
 	struct stat st;
 
 	TRY(find(config, here, l->name, path, &st));
@@ -89,11 +89,11 @@ static enum status settle(const struct config *config, bool here, struct recipe_
 		return status_fail(STATUS_INVALID, "LoRA %s: %s", l->name, strerror(errno));
 	free(l->path);
 	l->path = real;
-	identify(&st, identity);
-	if (hashes_recall(config->cache, identity, l->hash))
+	identify(&st, l->identity);
+	if (hashes_recall(config->cache, l->identity, l->hash))
 		return STATUS_OK;
 	TRY(hash_content(real, l->hash));
-	if (hashes_remember(config->cache, identity, l->hash) != STATUS_OK)
+	if (hashes_remember(config->cache, l->identity, l->hash) != STATUS_OK)
 		log_info("%s", status_text()); /* it will be computed again */
 	return STATUS_OK;
 }
@@ -103,4 +103,22 @@ enum status loras_settle(const struct config *config, bool here, struct recipe *
 	for (int i = 0; i < r->n_loras; i++)
 		TRY(settle(config, here, &r->loras[i]));
 	return STATUS_OK;
+}
+
+bool loras_changed(const struct recipe *r)
+{
+	for (int i = 0; i < r->n_loras; i++) {
+		const struct recipe_lora *l = &r->loras[i];
+		char identity[MODEL_HASH_LEN + 1];
+		struct stat st;
+
+		if (!l->path)
+			continue;
+		if (!is_file(l->path, &st))
+			return true;
+		identify(&st, identity);
+		if (strcmp(identity, l->identity) != 0)
+			return true;
+	}
+	return false;
 }

@@ -294,7 +294,9 @@ static enum status complete(struct resolver *r, const struct catalog *catalog, c
 	TRY(recipe_fields_inherit(fields, &out->model->where->defaults));
 	TRY(give_seed(r, id, content, fields));
 	TRY(recipe_resolve(fields, &out->model->model, &out->recipe));
-	TRY(loras_settle(&catalog->config, false, &out->recipe));
+	out->passing = loras_settle(&catalog->config, false, &out->recipe) != STATUS_OK;
+	if (out->passing)
+		return STATUS_INVALID; /* a file may appear without anything in prompts/ changing */
 	TRY(check_limits(&catalog->config, &out->recipe));
 	TRY(revise(out));
 	return dress_size(&out->recipe, &out->model->model, &out->size);
@@ -519,9 +521,13 @@ int resolver_find(struct resolver *r, const struct resolve_place *place, const s
 	if (error)
 		return error;
 	found = recall(r, &version, chain.hash, &catalog, &generation, &changes);
+	if (found && loras_changed(&found->recipe)) {
+		resolved_put(found);
+		found = NULL;
+	}
 	if (!found) {
 		error = resolve_new(r, catalog, &chain, place, &version, &found);
-		if (!error)
+		if (!error && !found->passing)
 			remember(r, &version, chain.hash, generation, changes, found);
 	}
 	chain_free(&chain);

@@ -36,6 +36,7 @@ struct resolved {
 	uint64_t size; /* of the finished picture; of one of the default size when status is bad */
 	int width, height;
 	struct resolve_revision revision;
+	bool passing; /* wrong for want of a LoRA file: asked again each time */
 	int64_t mtime_ns;
 };
 
