@@ -58,14 +58,54 @@ static size_t count_values(const char *text, size_t len)
 	return count;
 }
 
+/* Python writes numbers that JSON does not have ("lambda_min_clipped": -Infinity in a scheduler's configuration): they
+ * become null, as if they had not been given. */
+static void replace_infinities(char *text, size_t len)
+{
+	static const char *const words[] = { "-Infinity", "Infinity" };
+	bool in_string = false;
+
+	for (size_t i = 0; i < len; i++) {
+		if (in_string && text[i] == '\\')
+			i++;
+		else if (text[i] == '"')
+			in_string = !in_string;
+		for (size_t w = 0; !in_string && w < sizeof words / sizeof words[0]; w++) {
+			size_t n = strlen(words[w]);
+
+			if (i < len && n <= len - i && memcmp(text + i, words[w], n) == 0) {
+				memset(text + i, ' ', n);
+				memcpy(text + i, "null", 4);
+			}
+		}
+	}
+}
+
+static json_t *parse(const char *text, size_t len, json_error_t *error)
+{
+	json_t *root;
+	char *copy;
+
+	if (!memmem(text, len, "Infinity", 8))
+		return json_loadb(text, len, JSON_REJECT_DUPLICATES, error);
+	copy = malloc(len);
+	if (!copy)
+		return NULL;
+	memcpy(copy, text, len);
+	replace_infinities(copy, len);
+	root = json_loadb(copy, len, JSON_REJECT_DUPLICATES, error);
+	free(copy);
+	return root;
+}
+
 enum status json_parse_object(const void *text, size_t len, json_t **out)
 {
-	json_error_t error;
+	json_error_t error = { .text = "no memory" };
 	json_t *root;
 
 	if (count_values(text, len) > VALUES_MAX)
 		return status_fail(STATUS_CORRUPT, "JSON of more than %d values", VALUES_MAX);
-	root = json_loadb(text ? text : "", len, JSON_REJECT_DUPLICATES, &error);
+	root = parse(text ? text : "", len, &error);
 	if (!root)
 		return fail_parse(&error);
 	if (!json_is_object(root)) {

@@ -102,6 +102,19 @@ static void check_syntax(void)
 	check_refused(wide, sizeof wide, "values");
 }
 
+/* Python's spelling of what JSON does not have, as diffusers writes it. */
+static void check_infinities(void)
+{
+	static const char text[] = "{\"a\": -Infinity, \"b\": [Infinity, 1], \"c\": \"\\\"-Infinity\"}";
+	json_t *o = NULL;
+	double a = 7;
+
+	CHECK("infinities are read", json_parse_object(text, sizeof text - 1, &o) == STATUS_OK);
+	CHECK("as if they were not there", o && json_get_number(o, "x", "a", 0, 1, &a) == STATUS_OK && a == 7);
+	CHECK("but in strings", o && strcmp(json_string_value(json_object_get(o, "c")), "\"-Infinity") == 0);
+	json_decref(o);
+}
+
 static void check_files(void)
 {
 	char dir[] = "/tmp/promptfs-json-XXXXXX", path[80];
@@ -133,6 +146,7 @@ int main(void)
 	check_values();
 	check_wrong_values();
 	check_syntax();
+	check_infinities();
 	check_files();
 	return check_result();
 }
