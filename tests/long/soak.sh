@@ -34,8 +34,8 @@ reader() { # N: looks at, lists and reads what the writer of that number makes
 		[ $((n % 50)) = 0 ] && { timeout -s KILL 0.05 cat "$file" >/dev/null 2>&1; }
 	done
 }
-weigh() { # prints kB of memory and descriptors, of the daemon
-	echo "$(awk '/VmRSS/ { print $2 }' "/proc/$(server)/status") $(ls "/proc/$(server)/fd" | wc -l)"
+weigh() { # prints kB of memory and descriptors of the daemon, without those of prompts, which the kernel decides upon
+	echo "$(awk '/VmRSS/ { print $2 }' "/proc/$(server)/status") $(ls -l "/proc/$(server)/fd" | grep -vc "$store/prompts/")"
 }
 : >"$top/reads"
 : >"$top/bad"
