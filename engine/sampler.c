@@ -135,8 +135,23 @@ static enum status refuse_if_set(const json_t *object, const char *path, const c
 	return status_fail(STATUS_UNSUPPORTED, "%s: %s is not supported by this version", path, key);
 }
 
+/* Settings of which one value alone is computed here; files that say another are not guessed at. */
+static enum status check_usual(const json_t *object, const char *path)
+{
+	static const struct word linear[] = { { "linear", 0 }, { NULL, 0 } },
+				 discrete[] = { { "discrete", 0 }, { NULL, 0 } };
+	bool predict_x0 = true;
+	int unused = 0;
+
+	TRY(get_word(object, path, "interpolation_type", linear, &unused));
+	TRY(get_word(object, path, "timestep_type", discrete, &unused));
+	TRY(json_get_bool(object, path, "predict_x0", &predict_x0));
+	return predict_x0 ? STATUS_OK : status_fail(STATUS_UNSUPPORTED, "%s: predict_x0 false is not supported", path);
+}
+
 static enum status read_training(const json_t *object, const char *path, struct settings *c)
 {
+	TRY(check_usual(object, path));
 	TRY(json_get_int(object, path, "num_train_timesteps", 1, TRAIN_STEPS_MAX, &c->train_steps));
 	TRY(json_get_number(object, path, "beta_start", 1e-9, 0.999, &c->beta_start));
 	TRY(json_get_number(object, path, "beta_end", 1e-9, 0.999, &c->beta_end));
