@@ -1,5 +1,5 @@
-/* gguf_grids: the tables of the IQ types, as the format defines them (ggml-org/ggml, MIT): a row of a grid packed into 16
- * bits, 2 bits for each of 8 values or 4 bits for each of 4, the first value lowest. */
+/* gguf_grids: the tables of the IQ types, as the format defines them (ggml-org/ggml, MIT): a row of a grid packed into
+ * 16 bits, 2 bits for each of 8 values or 4 bits for each of 4, the first value lowest. */
 #include "engine/gguf_blocks.h"
 
 /* clang-format off */

@@ -183,7 +183,8 @@ static void check_canonical(void)
 static void check_json(void)
 {
 	struct recipe_set sets[] = { { (char *)"a", (char *)"x, \"y\"" }, { (char *)"b", (char *)"2" } };
-	struct recipe_lora loras[] = { { .name = (char *)"ink", .scale = 0.1 }, { .name = (char *)"ink", .scale = -2 } };
+	struct recipe_lora loras[] = { { .name = (char *)"ink", .scale = 0.1 },
+		{ .name = (char *)"ink", .scale = -2 } };
 	struct recipe r = { .prompt = (char *)"a\n\xe7\x86\x8a",
 		.negative = (char *)"",
 		.width = 64,
