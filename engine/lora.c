@@ -407,12 +407,14 @@ static const char *find_weight(const struct weights *w, const char *flat)
 static void modernise(char *name)
 {
 	char *at = strstr(name, ".processor.");
+	size_t len;
 
 	if (!at)
 		return;
 	memmove(at, at + 10, strlen(at + 10) + 1);
-	if (strlen(name) + 2 < NAMES_LEN && strcmp(name + strlen(name) - 7, ".to_out") == 0)
-		snprintf(name + strlen(name), 3, ".0");
+	len = strlen(name);
+	if (len >= 7 && len + 2 < NAMES_LEN && strcmp(name + len - 7, ".to_out") == 0)
+		snprintf(name + len, 3, ".0");
 }
 
 static bool add_targets(struct lora *l, int module, const struct lora_part *part, const struct mapped_name *to, int n)
