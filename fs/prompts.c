@@ -376,45 +376,41 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const
 		reply_entry(req, dir, new_name);
 }
 
-/* The file that is about to lose a name, to drop its records should it have been the last one. */
-struct victim {
-	int fd;           /* -1: none */
-	struct prompt *p; /* its inode, held, where the name was about to be how it is reached; NULL else */
-};
-
-static struct victim open_victim(struct daemon *d, struct prompt *dir, const char *name)
+/* The file that is about to lose a name, held, with a descriptor: the name may be all by which it is reached.  NULL:
+ * none. */
+static struct prompt *hold_victim(struct daemon *d, struct prompt *dir, const char *name)
 {
-	struct victim v = { .fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) };
+	struct prompt *p;
 	struct stat st;
+	int fd;
 
-	if (v.fd < 0 || prompts_find(d, dir, name, &v.p, &st) != 0)
-		return v;
-	if (atomic_load(&v.p->fd) < 0)
-		reach_keep(v.p, fcntl(v.fd, F_DUPFD_CLOEXEC, 0));
-	return v;
+	if (prompts_find(d, dir, name, &p, &st) != 0)
+		return NULL;
+	if (atomic_load(&p->fd) < 0 && (fd = openat(dir->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)) >= 0)
+		reach_keep(p, fd);
+	return p;
 }
 
-static void close_victim(struct daemon *d, struct victim v)
+/* Its records go with its last name. */
+static void drop_victim(struct daemon *d, struct prompt *p)
 {
 	struct stat st;
 
-	if (v.p)
-		inodes_drop(d->inodes, &v.p->inode, 1);
-	if (v.fd < 0)
+	if (!p)
 		return;
-	if (fstat(v.fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0)
-		resolver_forget(d->resolver, v.fd);
-	close(v.fd);
+	if (fstat(p->fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0)
+		resolver_forget(d->resolver, p->fd);
+	inodes_drop(d->inodes, &p->inode, 1);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *dir = prompt_of(d, parent);
-	struct victim victim = open_victim(d, dir, name);
+	struct prompt *victim = hold_victim(d, dir, name);
 	int error = unlinkat(dir->fd, name, 0) < 0 ? errno : 0;
 
-	close_victim(d, victim);
+	drop_victim(d, victim);
 	fuse_reply_err(req, error);
 }
 
@@ -442,8 +438,7 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct prompt *dir = prompt_of(d, parent);
-	struct prompt *new_dir;
-	struct victim victim;
+	struct prompt *new_dir, *victim;
 	int error;
 
 	if (inode_tree(new_parent) != TREE_PROMPTS) {
@@ -451,9 +446,9 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		return;
 	}
 	new_dir = prompt_of(d, new_parent);
-	victim = open_victim(d, new_dir, new_name);
+	victim = hold_victim(d, new_dir, new_name);
 	error = renameat2(dir->fd, name, new_dir->fd, new_name, flags) < 0 ? errno : 0;
-	close_victim(d, victim);
+	drop_victim(d, victim);
 	if (!error)
 		note_place(d, new_dir, new_name);
 	if (!error && (flags & RENAME_EXCHANGE))
