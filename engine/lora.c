@@ -382,22 +382,29 @@ static void flatten(const char *name, char *out)
 			*out = '_';
 }
 
+/* Whether the first len characters of a name are this flat one. */
+static bool is_flat(const char *name, size_t len, const char *flat)
+{
+	for (size_t i = 0; i < len; i++)
+		if ((name[i] == '.' ? '_' : name[i]) != flat[i])
+			return false;
+	return !flat[len];
+}
+
 /* The tensor that is the weight of the module of this flat name; NULL: none. */
 static const char *find_weight(const struct weights *w, const char *flat)
 {
+	static const char outer[] = "text_model_";
+	/* text encoders come with and without text_model. */
+	const char *inner = strncmp(flat, outer, sizeof outer - 1) == 0 ? flat + sizeof outer - 1 : flat;
+
 	for (int64_t i = 0; i < weights_count(w); i++) {
 		const char *name = weights_name(w, i);
 		size_t len = strlen(name);
-		char own[NAMES_LEN];
 
 		if (len < 8 || len >= NAMES_LEN || strcmp(name + len - 7, ".weight") != 0)
 			continue;
-		flatten(name, own);
-		own[len - 7] = 0;
-		if (strcmp(own, flat) == 0)
-			return name;
-		/* text encoders come with and without text_model. */
-		if (strncmp(flat, "text_model_", 11) == 0 && strcmp(own, flat + 11) == 0)
+		if (is_flat(name, len - 7, flat) || is_flat(name, len - 7, inner))
 			return name;
 	}
 	return NULL;
