@@ -2,7 +2,7 @@
 
 _promptfs() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command= i
-	local commands='mount unmount generate export convert models cache help'
+	local commands='mount unmount generate export convert bench models cache help'
 	local common='--config --model --loras --store --cache --device --dtype --threads --queue-limit --queue-user-limit --memory-limit
 		--cache-limit --size-limit --log --log-file --help'
 	local parameters='--negative --width --height --steps --guidance --cfg --seed --sampler --scheduler --rng --lora --set
@@ -28,6 +28,7 @@ _promptfs() {
 	cache) mapfile -t COMPREPLY < <(compgen -W "stat ls verify gc rm pin unpin $common" -- "$word") ;;
 	models) mapfile -t COMPREPLY < <(compgen -W "$(promptfs models 2>/dev/null | awk 'NR > 1 { print $1 }') $common" -- "$word") ;;
 	help) mapfile -t COMPREPLY < <(compgen -W "$commands config prompt" -- "$word") ;;
+	bench) mapfile -t COMPREPLY < <(compgen -W "--size --steps --repeats --limit --json --peer $common" -- "$word") ;;
 	convert) mapfile -t COMPREPLY < <(compgen -W "--type $common" -- "$word"
 		compgen -f -- "$word") ;;
 	export) mapfile -t COMPREPLY < <(compgen -W "-o $common" -- "$word"

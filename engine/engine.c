@@ -195,8 +195,8 @@ struct progress {
 	const struct engine_job *job;
 	struct run *run;
 	struct engine_progress now;
-	double since, load_seconds; /* of the stage under way */
-	int calls;                  /* of the network, in all */
+	double since, load_seconds, flops; /* of the stage under way */
+	int calls;                         /* of the network, in all */
 };
 
 /* Books the time since the last call on the stage that ends now; loading inside a stage counts as loading. */
@@ -206,7 +206,9 @@ static void book(struct progress *p)
 
 	p->now.seconds[p->now.stage] += now - p->since - loading;
 	p->now.seconds[STAGE_LOAD] += loading;
+	p->now.flops[p->now.stage] += kernels_flops(p->run->k) - p->flops;
 	p->load_seconds = p->run->load_seconds;
+	p->flops = kernels_flops(p->run->k);
 	p->since = now;
 }
 
@@ -352,7 +354,7 @@ static enum status paint(struct engine *e, struct run *run, struct progress *p, 
 enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png)
 {
 	struct run run = { .k = e->k, .arena = e->arena, .recipe = job->recipe };
-	struct progress progress = { .job = job, .run = &run, .since = run_clock() };
+	struct progress progress = { .job = job, .run = &run, .since = run_clock(), .flops = kernels_flops(e->k) };
 	size_t mark = arena_mark(e->arena);
 	enum status status = begin(&progress, STAGE_LOAD, 0);
 
@@ -376,6 +378,11 @@ enum status engine_generate(struct engine *e, const struct engine_job *job, stru
 uint64_t engine_memory(const struct engine *e)
 {
 	return kernels_memory(e->k);
+}
+
+uint64_t engine_memory_peak(const struct engine *e)
+{
+	return kernels_memory_peak(e->k);
 }
 
 uint64_t engine_peak_memory(void)

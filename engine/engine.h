@@ -30,6 +30,7 @@ struct engine_progress {
 	enum stage stage;
 	int step, steps;             /* STAGE_STEP: step of steps is about to run (0-based); else 0 */
 	double seconds[STAGE_COUNT]; /* spent so far in each stage */
+	double flops[STAGE_COUNT];   /* of products, convolutions and attention (kernels_flops) */
 };
 
 struct engine_job {
@@ -60,5 +61,6 @@ void engine_unload(struct engine *e, const char *identity);
 /* Most bytes this process held at once (peak resident set), and what the engine holds now. */
 uint64_t engine_peak_memory(void);
 uint64_t engine_memory(const struct engine *e);
+uint64_t engine_memory_peak(const struct engine *e); /* the most that the engine held so far */
 
 #endif

@@ -38,6 +38,19 @@ static const struct {
 		"FROM is a file (safetensors, GGUF, ckpt) or the folder of a model's part. Names of tensors stay.\n\n"
 		"  --type bf16       safetensors; also f32, and fp8 (e4m3, one factor a matrix)\n"
 		"  --type q8_0       GGUF; also q4_0, q4_k\n" },
+	{ "bench", "measure speed and memory, stage by stage",
+		"usage: promptfs bench [options] [PROMPT]\n\n"
+		"Paints without keeping the pictures, after measuring what the device does at most in one large "
+		"product: seconds,\n"
+		"GFLOP/s, share of that limit, peak memory. Never passes or fails by time.\n\n"
+		"  --size WxH        repeatable; default: the model's\n"
+		"  --steps N         default: the model's\n"
+		"  --repeats N       medians of N after one run to warm up (default 5); 0: the first run counts\n"
+		"  --limit X         take X GFLOP/s for the limit instead of measuring it; 0: none\n"
+		"  --json            for programs\n"
+		"  --peer COMMAND    run this shell command and ourselves in turn, --repeats times each, from start "
+		"to end, and\n"
+		"                    print the ratios; its lines \"stage NAME SECONDS\" are compared too\n" },
 	{ "models", "list the configured models",
 		"usage: promptfs models [NAME...]\n\n"
 		"Name, family, precision, size on disk, device, and what is wrong. Exits 1 when a model asked for "

@@ -17,6 +17,7 @@ int cmd_unmount(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
 int cmd_export(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 int cmd_models(int argc, char **argv);
 int cmd_cache(int argc, char **argv);
 int cmd_worker(int argc, char **argv);

@@ -18,6 +18,7 @@ static const struct {
 	{ "generate", cmd_generate },
 	{ "export", cmd_export },
 	{ "convert", cmd_convert },
+	{ "bench", cmd_bench },
 	{ "models", cmd_models },
 	{ "cache", cmd_cache },
 	{ "help", cmd_help },

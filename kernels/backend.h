@@ -16,6 +16,8 @@ struct kernels {
 	int threads;      /* >= 1 */
 	char device[16];
 	size_t held; /* bytes of weights, buffers and arenas; see kernels_memory */
+	size_t held_peak;
+	double flops;
 };
 
 enum weight_kind { WEIGHT_LINEAR, WEIGHT_CONV, WEIGHT_TABLE };

@@ -74,6 +74,24 @@ size_t kernels_memory(const struct kernels *k)
 	return k->held;
 }
 
+size_t kernels_memory_peak(const struct kernels *k)
+{
+	return k->held_peak;
+}
+
+double kernels_flops(const struct kernels *k)
+{
+	return k->flops;
+}
+
+/* Books the multiply-adds of an operation that is about to run. */
+static void count(struct kernels *k, double multiply_adds)
+{
+	k->flops += 2 * multiply_adds;
+	if (k->held > k->held_peak)
+		k->held_peak = k->held;
+}
+
 void kernels_use_threads(const struct kernels *k)
 {
 	omp_set_num_threads(k->threads);
@@ -247,6 +265,7 @@ enum status kernels_linear(struct kernels *k, const struct linear *op)
 		"no such activation"));
 	if (tensor_count(&op->y) == 0)
 		return STATUS_OK;
+	count(k, (double)tensor_count(&op->y) * (double)op->w->k);
 	kernels_use_threads(k);
 	return k->backend->linear(k, op);
 }
@@ -277,6 +296,7 @@ enum status kernels_conv(struct kernels *k, const struct conv *op)
 	TRY(expect_table("conv", "bias", op->bias, op->w->n));
 	if (tensor_count(&op->y) == 0)
 		return STATUS_OK;
+	count(k, (double)tensor_count(&op->y) * (double)op->w->k * op->w->kernel * op->w->kernel);
 	kernels_use_threads(k);
 	return k->backend->conv(k, op);
 }
@@ -299,6 +319,8 @@ enum status kernels_attention(struct kernels *k, const struct attention *op)
 	if (tensor_count(&op->out) == 0)
 		return STATUS_OK;
 	TRY(need(keys > 0, "attention", "there are no keys"));
+	/* scores and their sums; a causal row i has i + 1 keys */
+	count(k, 2 * (double)tensor_count(&op->out) * (op->causal ? (double)(keys + 1) / 2 : (double)keys));
 	kernels_use_threads(k);
 	return k->backend->attention(k, op);
 }

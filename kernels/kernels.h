@@ -82,6 +82,10 @@ void kernels_close(struct kernels *k);               /* NULL is allowed */
 enum dtype kernels_dtype(const struct kernels *k);   /* what operands are stored in */
 const char *kernels_device(const struct kernels *k); /* "ref", "cpu", "cuda:0" */
 size_t kernels_memory(const struct kernels *k);      /* bytes held now by packed weights, buffers and arenas */
+size_t kernels_memory_peak(const struct kernels *k); /* the most of it while a product, convolution or attention ran */
+/* The arithmetic of all products, convolutions and attentions so far, two operations a multiply-add, as their
+ * definitions have it: an implementation that saves some counts the same. */
+double kernels_flops(const struct kernels *k);
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 

@@ -448,6 +448,7 @@ static void test_linear_formula(struct kernels *k)
 		    y = cage_random(DTYPE_F32, 2, (int64_t[]){ M, N }, 3, 1, 4);
 	struct cage was = cage_random(DTYPE_F32, 2, (int64_t[]){ M, N }, 3, 1, 4);
 	struct weight *w = NULL, *bias = NULL;
+	const double flops = kernels_flops(k);
 	bool right = kernels_pack_linear(k, 1, &s.t, &w) == STATUS_OK &&
 		     kernels_pack_table(k, &b.t, &bias) == STATUS_OK &&
 		     kernels_linear(k, &(struct linear){ .x = x.t,
@@ -466,6 +467,7 @@ static void test_linear_formula(struct kernels *k)
 		right &= close_to(value_at(&y.t, i, j, 0), sum / (1 + exp(-sum)) + value_at(&was.t, i, j, 0));
 	}
 	CHECK("ref linear is its formula", right);
+	CHECK("a product's arithmetic is counted", kernels_flops(k) - flops == 2 * M * N * K);
 	weight_free(k, w);
 	weight_free(k, bias);
 	cage_free(&x);
@@ -482,6 +484,7 @@ static void test_conv_shift(struct kernels *k, bool upsample)
 	struct cage x = cage_random(DTYPE_F32, 3, (int64_t[]){ H, W, IN }, 0, 1, 1);
 	const int64_t f = upsample ? 2 : 1;
 	struct cage y = cage_new(DTYPE_F32, 3, (int64_t[]){ f * H, f * W, OUT }, 0);
+	const double flops = kernels_flops(k);
 	bool right = true;
 
 	for (int place = 0; place < OUT * IN * 9; place++) {
@@ -505,6 +508,9 @@ static void test_conv_shift(struct kernels *k, bool upsample)
 		weight_free(k, w);
 	}
 	check_case(right, NULL, "%s: one tap of a kernel moves the picture, enlarged %d", kernels_device(k), upsample);
+	right = kernels_flops(k) - flops == 2.0 * (double)(f * f * H * W) * OUT * IN * 9 * (OUT * IN * 9);
+	check_case(
+		right, NULL, "%s: the arithmetic of convolutions is counted, enlarged %d", kernels_device(k), upsample);
 	cage_free(&x);
 	cage_free(&y);
 }
@@ -515,6 +521,7 @@ static void test_attention_formula(struct kernels *k)
 	float q[] = { 1, 2, -1, 0.5f }, key[] = { 0.5f, -1, 2, 0.25f }, value[] = { 1, 10, -3, 20 }, out[4];
 	const int64_t dim[] = { 2, 1, 2 };
 	struct attention op = { .scale = 0.7f };
+	double flops = kernels_flops(k);
 	bool right, causal;
 
 	op.q = tensor_view(q, DTYPE_F32, 3, dim);
@@ -531,9 +538,12 @@ static void test_attention_formula(struct kernels *k)
 			right &= close_to(out[2 * i + d], p * value[d] + (1 - p) * value[2 + d]);
 	}
 	CHECK("ref attention is its formula", right);
+	CHECK("its arithmetic is counted", kernels_flops(k) - flops == 2 * 2 * 2 * 2 * 2);
+	flops = kernels_flops(k);
 	op.causal = true;
 	causal = kernels_attention(k, &op) == STATUS_OK && out[0] == value[0] && out[1] == value[1];
 	CHECK("ref attention, causal: the first row sees the first key", causal);
+	CHECK("what a causal row does not see is not counted", kernels_flops(k) - flops == 2 * 2 * 2 * 3);
 }
 
 static void test_norm_formula(struct kernels *k)

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# promptfs bench: what it prints, not how fast anything is.
+. "$(dirname "$0")/lib.sh"
+export PROMPTFS_DEVICE=cpu PROMPTFS_THREADS=1
+
+# value EXPRESSION: of the result `r` that the last run printed as JSON
+value() { python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$work/.out" "$1" 2>&1; }
+
+run bench --steps 2 --repeats 1 --size 64x64
+check "the model that ships" is "$status$err" 0
+check "its name, and the limit" has "$out" "pocket (z-image), cpu"
+for stage in load text step decode png picture; do
+	check "a line for $stage" test "$(grep -c "^$stage " .out)" = 1
+done
+
+run bench --dtype f32 --steps 2 --repeats 2 --limit 100 --size 64x64 --size 128x64 --json
+check "JSON" is "$status$err" 0
+check "what was measured" is "$(value 'r["model"], r["device"], r["dtype"], r["threads"], r["limit_gflops"]')" \
+	"('pocket', 'cpu', 'f32', 1, 100.0)"
+check "every size" is "$(value '[(x["width"], x["height"], x["steps"], x["repeats"], len(x["others"])) for x in r["runs"]]')" \
+	"[(64, 64, 2, 2, 2), (128, 64, 2, 2, 2)]"
+check "every stage" is "$(value 'list(r["runs"][0]["stages"])')" "['load', 'text', 'step', 'decode', 'png']"
+check "the rate is the work by the time" is "$(value 'all(abs(s["gflop"] / s["seconds"] / s["gflops"] - 1) < 0.01 and
+	abs(s["gflops"] / 100 / s["share"] - 1) < 0.01 for x in r["runs"] for s in x["stages"].values() if "gflop" in s)')" True
+check "twice the picture, twice the decoder's work" \
+	is "$(value '1.9 < r["runs"][1]["stages"]["decode"]["gflop"] / r["runs"][0]["stages"]["decode"]["gflop"] < 2.6')" True
+check "memory" is "$(value 'all(x["peak_memory"] > x["device_memory"] > 1e6 for x in r["runs"])')" True
+
+run bench --steps 1 --repeats 0 --limit 0 --size 64x64 --json "a fox"
+check "the first run alone" is "$status $(value 'r["runs"][0]["repeats"], "share" in r["runs"][0]["stages"]["step"]')" "0 (1, False)"
+
+echo 'echo "stage step 1000"; echo "stage other 5"; echo turn >>turns' >peer.sh
+run bench --steps 1 --repeats 3 --size 64x64 --json --peer "sh peer.sh"
+check "beside another program" is "$status$err" 0
+check "both took their turns" is "$(wc -l <turns) $(value 'len(r["comparison"]["promptfs"]["others"]), len(r["comparison"]["peer"]["others"])')" \
+	"3 (3, 3)"
+check "ratios of what both tell" is "$(value 'sorted(r["comparison"]["ratios"])')" "['peak_memory', 'seconds', 'step']"
+check "the other's over ours" is "$(value 'abs(r["comparison"]["ratios"]["step"] *
+	r["comparison"]["promptfs"]["stages"]["step"] / 1000 - 1) < 0.01')" True
+run bench --steps 1 --repeats 1 --size 64x64 --peer "sh peer.sh"
+check "as a table" has "$out" "ratio"
+
+fails "the other fails" 1 "exit 3: exit status 3" bench --steps 1 --repeats 1 --size 64x64 --peer "exit 3"
+fails "a size" 2 "'64' is no size" bench --size 64
+fails "a size the model does not make" 1 "65" bench --size 65x64
+fails "steps" 2 "--steps: '0'" bench --steps 0
+fails "repeats" 2 "--repeats: '100'" bench --repeats 100
+fails "a limit" 2 "--limit: 'fast'" bench --limit fast
+fails "an option" 2 "no such option: --fast" bench --fast
+fails "two prompts" 2 "quote it" bench a b
+fails "two sizes beside another program" 2 "one size" bench --size 64x64 --size 32x32 --peer true
+fails "no turns beside another program" 2 "at least 1" bench --repeats 0 --peer true
+fails "no model" 1 "no such model" bench --model "$work/nowhere/"
+finish
