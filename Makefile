@@ -115,7 +115,8 @@ bench: all $(BENCH) ## speed of the kernels (never passes or fails)
 PARSERS := kernels/status.c kernels/tensor.c $(addprefix engine/,bytes.c fp8.c gguf.c gguf_blocks.c gguf_grids.c json.c \
            names.c pickle.c png.c recipe.c recipe_fields.c recipe_text.c rng.c safetensors.c sampler_name.c stored.c \
            text.c zip.c) $(wildcard engine/tokenizer*.c) \
-           $(addprefix fs/,config.c config_yaml.c prompt.c prompt_items.c wire.c)
+           $(addprefix fs/,config.c config_yaml.c control_lines.c escape.c prompt.c \
+           prompt_items.c wire.c)
 FUZZ_CC := clang -std=c11 -pthread -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 FUZZ_SECONDS ?= 60
 fuzz: $(FUZZED:%=build/fuzz/%) ## libFuzzer on every parser, FUZZ_SECONDS each (needs clang)

@@ -9,18 +9,9 @@
 
 #include "fs/log.h"
 
-/* One line, whatever a file name or a prompt in it holds. */
-static void print_clean(const char *text)
-{
-	for (; *text; text++)
-		fputc((unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text, stderr);
-}
-
 int command_fail(enum status s)
 {
-	fputs("promptfs: ", stderr);
-	print_clean(*status_text() ? status_text() : status_name(s));
-	fputc('\n', stderr);
+	fprintf(stderr, "promptfs: %s\n", *status_text() ? status_text() : status_name(s));
 	return s == STATUS_CANCELLED ? 130 : 1;
 }
 
@@ -32,9 +23,8 @@ int command_usage(const char *command, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	fputs("promptfs: ", stderr);
-	print_clean(text);
-	fprintf(stderr, " (see `promptfs help%s%s`)\n", *command ? " " : "", command);
+	status_clean(text);
+	fprintf(stderr, "promptfs: %s (see `promptfs help%s%s`)\n", text, *command ? " " : "", command);
 	return 2;
 }
 
@@ -88,10 +78,15 @@ void command_print_bytes(uint64_t bytes, char out[COMMAND_BYTES_LEN])
 void command_print_line(const char *text, size_t columns, FILE *out)
 {
 	size_t len = strcspn(text, "\n");
+	char *line;
 
 	if (len > columns)
 		for (len = columns; len && ((unsigned char)text[len] & 0xc0) == 0x80;)
 			len--; /* not in the middle of a character */
-	for (size_t i = 0; i < len; i++)
-		fputc((unsigned char)text[i] < ' ' || text[i] == 0x7f ? ' ' : text[i], out);
+	line = strndup(text, len);
+	if (!line)
+		return;
+	status_clean(line);
+	fputs(line, out);
+	free(line);
 }

@@ -62,14 +62,6 @@ enum log_level log_level(void)
 	return now;
 }
 
-/* One line is one line: what comes from outside may not forge others. */
-static void clean(char *line)
-{
-	for (; *line; line++)
-		if ((unsigned char)*line < ' ' || *line == 0x7f)
-			*line = ' ';
-}
-
 static void stamp(char out[40])
 {
 	struct timespec now;
@@ -122,7 +114,7 @@ void log_write(enum log_level level, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	clean(text);
+	status_clean(text); /* what comes from outside may not forge other lines */
 	stamp(when);
 	len = (size_t)snprintf(line, sizeof line, "%s %s %s\n", when, names[level], text);
 	pthread_mutex_lock(&mu);

@@ -10,22 +10,8 @@
 
 #include "engine/family.h"
 #include "fs/errnos.h"
+#include "fs/escape.h"
 #include "fs/hashes.h"
-
-enum status statustext_name(const char *name, struct bytes *out)
-{
-	for (const unsigned char *c = (const unsigned char *)name; *c; c++) {
-		if (*c == '\\')
-			TRY(bytes_print(out, "\\\\"));
-		else if (*c == '\n')
-			TRY(bytes_print(out, "\\n"));
-		else if (*c < 0x20 || *c == 0x7f)
-			TRY(bytes_print(out, "\\x%02x", *c));
-		else
-			TRY(bytes_add(out, c, 1));
-	}
-	return STATUS_OK;
-}
 
 /* ---- queue ---- */
 
@@ -43,7 +29,7 @@ static enum status queue_line(const struct job_info *job, bool hidden, struct by
 	if (job->eta >= 0)
 		snprintf(eta, sizeof(eta), "%.0fs", job->eta);
 	TRY(bytes_print(out, "%-8s %-9s %3d%% %7s %7d  ", job->state, step, percent(job), eta, job->waiters));
-	TRY(hidden ? bytes_print(out, "(another user's)") : statustext_name(job->name, out));
+	TRY(hidden ? bytes_print(out, "(another user's)") : escape_add(job->name, out));
 	return bytes_print(out, "\n");
 }
 

@@ -1,7 +1,6 @@
 /* statustext: what the files of status/ say.
  *
- * Each function appends to *out.  Names of files may hold any byte: in lines of text, control characters and
- * backslashes are written as \n, \\ or \x1b.
+ * Each function appends to *out.  Names of files may hold any byte: see escape.h.
  *
  * Threads: any.
  */
@@ -19,8 +18,5 @@ enum status statustext_info(struct daemon *d, const struct child *c, struct byte
 
 /* The reason why the picture cannot be had; appends nothing when the last attempt did not fail. */
 enum status statustext_error(struct daemon *d, const struct child *c, struct bytes *out);
-
-/* A name in a line of text. */
-enum status statustext_name(const char *name, struct bytes *out);
 
 #endif

@@ -9,12 +9,14 @@ enum { TEXT_LEN = 1024 };
 
 static _Thread_local char text[TEXT_LEN];
 
-/* Names from files and prompts may hold anything; a message is one line. */
-static void one_line(char *c)
+void status_clean(char *line)
 {
-	for (; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 127)
+	for (unsigned char *c = (unsigned char *)line; *c; c++) {
+		if (*c < ' ' || *c == 0x7f)
 			*c = ' ';
+		else if (*c == 0xc2 && c[1] >= 0x80 && c[1] <= 0x9f)
+			*c = c[1] = ' ';
+	}
 }
 
 enum status status_fail(enum status code, const char *format, ...)
@@ -25,7 +27,7 @@ enum status status_fail(enum status code, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(next, sizeof next, format, args);
 	va_end(args);
-	one_line(next);
+	status_clean(next);
 	memcpy(text, next, sizeof text);
 	return code;
 }
@@ -41,7 +43,7 @@ enum status status_prefix(enum status code, const char *format, ...)
 	va_end(args);
 	if (len >= 0 && len < TEXT_LEN)
 		snprintf(next + len, sizeof next - (size_t)len, "%s", text);
-	one_line(next);
+	status_clean(next);
 	memcpy(text, next, sizeof text);
 	return code;
 }

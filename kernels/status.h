@@ -42,6 +42,10 @@ const char *status_text(void);
 /* "invalid", "no model", ...; for logs and metrics. */
 const char *status_name(enum status code);
 
+/* Makes blanks of control characters (those of two bytes, U+0080 to U+009F, too): names from files and prompts may hold
+ * anything, a message is one line and commands no terminal. */
+void status_clean(char *line);
+
 #define TRY(expression)                                                                                                \
 	do {                                                                                                           \
 		enum status try_status = (expression);                                                                 \

@@ -1,13 +1,13 @@
 # Mixed load for SOAK_SECONDS (3600 unless told): memory and descriptors of the daemon and its worker must not grow.
-# After a tenth of the time they are noted; at the end they may have grown by a tenth and 8 MB, and by 8 descriptors.
+# SOAK_PAUSE seconds (none unless told) lie between two steps of each of the six.  After a tenth of the time they are noted; at the end they may have grown by a tenth and 8 MB, and by 8 descriptors.
 . "$(dirname "$0")/../fs/lib.sh"
-seconds=${SOAK_SECONDS:-3600}
+seconds=${SOAK_SECONDS:-3600} pause=${SOAK_PAUSE:-0}
 end=$((SECONDS + seconds))
 set_delay 2
 check "mounts" mount_fs
 printf 'Size: 64x64, Steps: 1' >"$prompts/.defaults"
 
-going() { [ $SECONDS -lt $end ] && [ ! -e "$top/stop" ]; }
+going() { sleep "$pause"; [ $SECONDS -lt $end ] && [ ! -e "$top/stop" ]; }
 bad() { echo "$*" >>"$top/bad"; }
 writer() { # N: makes, edits, renames and removes prompts of its own
 	local n=0 dir=$prompts/w$1

@@ -7,8 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fs/control.h"
+#include "fs/control_lines.h"
 #include "fs/errnos.h"
+#include "fs/escape.h"
 #include "fs/inodes.h"
 #include "fs/interrupts.h"
 #include "fs/records.h"
@@ -191,24 +192,72 @@ static void test_records(void)
 	rmdir(path);
 }
 
-/* ---- control, errnos ---- */
+/* ---- names in lines of text, control, errnos ---- */
 
 static bool unescapes(const char *text, const char *wanted)
 {
 	char copy[64];
 
 	snprintf(copy, sizeof copy, "%s", text);
-	return control_unescape(copy) && strcmp(copy, wanted) == 0;
+	return escape_undo(copy) && strcmp(copy, wanted) == 0;
+}
+
+static bool escapes(const char *name, const char *wanted)
+{
+	struct bytes out = { 0 };
+	bool good = escape_add(name, &out) == STATUS_OK && strcmp((char *)out.data, wanted) == 0;
+
+	bytes_free(&out);
+	return good;
+}
+
+static void test_escape(void)
+{
+	char bad[][8] = { "\\", "a\\q", "\\x1", "\\xg0", "\\x00" };
+
+	CHECK("a plain name", unescapes("a/b c.png", "a/b c.png") && escapes("a/b c.png", "a/b c.png"));
+	CHECK("escapes are undone", unescapes("a\\nb\\\\c\\x1b\\x7F", "a\nb\\c\x1b\x7f"));
+	CHECK("control characters", escapes("a\nb\\c\x1b[31m\x7f", "a\\nb\\\\c\\x1b[31m\\x7f"));
+	CHECK("those above ASCII", escapes("\xc2\x9b"
+					   "31m\xc2\xa9",
+					   "\\xc2\\x9b"
+					   "31m\xc2\xa9"));
+	CHECK("no UTF-8", escapes("caf\xe9\xc2", "caf\\xe9\\xc2"));
+	CHECK("turned lines", escapes("a\xe2\x80\xaeg.png\xe2\x80\xa8", "a\\xe2\\x80\\xaeg.png\\xe2\\x80\\xa8"));
+	CHECK("other scripts stay", escapes("\xe7\x8c\xab \xf0\x9f\xa6\x8a", "\xe7\x8c\xab \xf0\x9f\xa6\x8a"));
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		check_case(!escape_undo(bad[i]), "accepted", "a malformed escape (%zu)", i);
+}
+
+static int note_command(void *context, enum control_verb verb, const char *argument)
+{
+	struct bytes *seen = context;
+
+	bytes_print(seen, "%d(%s)", (int)verb, argument);
+	return strcmp(argument, "busy.png") == 0 ? EBUSY : 0;
+}
+
+static bool runs(const char *text, size_t len, int wanted, size_t wanted_at, const char *wanted_seen)
+{
+	struct bytes seen = { 0 };
+	size_t at = 0;
+	int error = control_lines(text, len, note_command, &seen, &at);
+	bool good = error == wanted && at == wanted_at && strcmp(seen.data ? (char *)seen.data : "", wanted_seen) == 0;
+
+	bytes_free(&seen);
+	return good;
 }
 
 static void test_control(void)
 {
-	char bad[][8] = { "\\", "a\\q", "\\x1", "\\xg0" };
-
-	CHECK("a plain name", unescapes("a/b c.png", "a/b c.png"));
-	CHECK("escapes", unescapes("a\\nb\\\\c\\x1b\\x7F", "a\nb\\c\x1b\x7f"));
-	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-		check_case(!control_unescape(bad[i]), "accepted", "a malformed escape (%zu)", i);
+	CHECK("commands",
+		runs("cancel a/b.txt\n\n retry\timages/c d .png\nreload", 45, 0, 45, "0(a/b.png)1(c d .png)4()"));
+	CHECK("an unknown one ends it", runs("warm m\nnonsense\nreload\n", 23, EINVAL, 7, "2(m)"));
+	CHECK("so does one that fails", runs("retry busy.txt\nreload\n", 22, EBUSY, 0, "1(busy.png)"));
+	CHECK("arguments that are missing or too many",
+		runs("cancel\n", 7, EINVAL, 0, "") && runs("unload \n", 8, EINVAL, 0, "") &&
+			runs("reload now\n", 11, EINVAL, 0, "") && runs("cancel images/\n", 15, EINVAL, 0, ""));
+	CHECK("a NUL", runs("reload\0", 7, EINVAL, 0, ""));
 }
 
 static void test_errnos(void)
@@ -228,6 +277,7 @@ int main(void)
 	test_interrupts();
 	test_inodes();
 	test_records();
+	test_escape();
 	test_control();
 	test_errnos();
 	return check_result();
