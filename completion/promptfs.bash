@@ -13,7 +13,7 @@ _promptfs() {
 	done
 	case $before in
 	--device) mapfile -t COMPREPLY < <(compgen -W 'auto cpu ref cuda:0' -- "$word") && return ;;
-	--dtype) mapfile -t COMPREPLY < <(compgen -W 'f32 bf16 f16 fp8' -- "$word") && return ;;
+	--dtype) mapfile -t COMPREPLY < <(compgen -W 'f32 bf16 int8 fp8' -- "$word") && return ;;
 	--type) mapfile -t COMPREPLY < <(compgen -W 'f32 bf16 fp8 q8_0 q4_0 q4_k' -- "$word") && return ;;
 	--rng) mapfile -t COMPREPLY < <(compgen -W 'torch-cpu philox' -- "$word") && return ;;
 	--log) mapfile -t COMPREPLY < <(compgen -W 'error warn info debug trace' -- "$word") && return ;;

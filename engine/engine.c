@@ -103,7 +103,7 @@ const char *engine_device(const struct engine *e)
 
 enum dtype engine_dtype(const struct engine *e)
 {
-	return kernels_dtype(e->k);
+	return kernels_weight_dtype(e->k);
 }
 
 /* Set: transformer_file=PATH and the like: that component comes from a file of its own. */
@@ -313,7 +313,7 @@ static enum status check_finite(struct engine *e, struct tensor t, const char *w
 		      : status_fail(STATUS_NUMERIC,
 				"%s: the %s are not finite (NaN or infinity): the weights are "
 				"damaged or the precision %s does not suffice",
-				e->loaded[0].model.path, what, dtype_name(kernels_dtype(e->k)));
+				e->loaded[0].model.path, what, dtype_name(kernels_weight_dtype(e->k)));
 }
 
 static enum status encode_png(struct engine *e, struct run *run, struct tensor picture, struct bytes *png)

@@ -18,7 +18,7 @@ struct engine;
 
 struct engine_options {
 	const char *device;    /* "ref", "cpu", "cuda:N", "auto" */
-	enum dtype dtype;      /* DTYPE_OTHER: the device's default */
+	enum dtype dtype;      /* as kernels_open takes it; DTYPE_OTHER: the device's default */
 	int threads;           /* 0: as many as processors */
 	uint64_t memory_limit; /* bytes; 0: no limit of ours */
 };
@@ -45,7 +45,7 @@ struct engine_job {
 enum status engine_open(const struct engine_options *options, struct engine **out);
 void engine_close(struct engine *e); /* NULL is allowed */
 const char *engine_device(const struct engine *e);
-enum dtype engine_dtype(const struct engine *e);
+enum dtype engine_dtype(const struct engine *e); /* what keys say: F32, BF16, or I8 or F8_E4M3 of the weights */
 
 /* Loads what the model needs (nothing that is loaded already) and appends the bare PNG (png.h) to *png. */
 enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png);

@@ -52,44 +52,46 @@ enum {
 };
 
 /* A linear layer and its bias. */
-#define LAYER(type, member, name, rows, columns)                                                                       \
-	LOAD_ONE(type, member, LOAD_LINEAR, name ".weight", rows, columns),                                            \
+#define LAYER_OF(kind, type, member, name, rows, columns)                                                              \
+	LOAD_ONE(type, member, kind, name ".weight", rows, columns),                                                   \
 		LOAD_ONE(type, member##_bias, LOAD_VECTOR, name ".bias", rows, D_ONE)
+#define LAYER(type, member, name, rows, columns) LAYER_OF(LOAD_LINEAR, type, member, name, rows, columns)
+#define BLOCK(type, member, name, rows, columns) LAYER_OF(LOAD_BLOCK, type, member, name, rows, columns)
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 
 static const struct load_entry picture_table[] = {
 	LAYER(half, modulation, "norm1.linear", D_6DIM, D_DIM),
-	LAYER(half, q, "attn.to_q", D_DIM, D_DIM),
-	LAYER(half, k, "attn.to_k", D_DIM, D_DIM),
-	LAYER(half, v, "attn.to_v", D_DIM, D_DIM),
+	BLOCK(half, q, "attn.to_q", D_DIM, D_DIM),
+	BLOCK(half, k, "attn.to_k", D_DIM, D_DIM),
+	BLOCK(half, v, "attn.to_v", D_DIM, D_DIM),
 	VECTOR(half, norm_q, "attn.norm_q.weight", D_HEAD),
 	VECTOR(half, norm_k, "attn.norm_k.weight", D_HEAD),
-	LAYER(half, out, "attn.to_out.0", D_DIM, D_DIM),
-	LAYER(half, up, "ff.net.0.proj", D_MLP, D_DIM),
-	LAYER(half, down, "ff.net.2", D_DIM, D_MLP),
+	BLOCK(half, out, "attn.to_out.0", D_DIM, D_DIM),
+	BLOCK(half, up, "ff.net.0.proj", D_MLP, D_DIM),
+	BLOCK(half, down, "ff.net.2", D_DIM, D_MLP),
 };
 
 static const struct load_entry text_table[] = {
 	LAYER(half, modulation, "norm1_context.linear", D_6DIM, D_DIM),
-	LAYER(half, q, "attn.add_q_proj", D_DIM, D_DIM),
-	LAYER(half, k, "attn.add_k_proj", D_DIM, D_DIM),
-	LAYER(half, v, "attn.add_v_proj", D_DIM, D_DIM),
+	BLOCK(half, q, "attn.add_q_proj", D_DIM, D_DIM),
+	BLOCK(half, k, "attn.add_k_proj", D_DIM, D_DIM),
+	BLOCK(half, v, "attn.add_v_proj", D_DIM, D_DIM),
 	VECTOR(half, norm_q, "attn.norm_added_q.weight", D_HEAD),
 	VECTOR(half, norm_k, "attn.norm_added_k.weight", D_HEAD),
-	LAYER(half, out, "attn.to_add_out", D_DIM, D_DIM),
-	LAYER(half, up, "ff_context.net.0.proj", D_MLP, D_DIM),
-	LAYER(half, down, "ff_context.net.2", D_DIM, D_MLP),
+	BLOCK(half, out, "attn.to_add_out", D_DIM, D_DIM),
+	BLOCK(half, up, "ff_context.net.0.proj", D_MLP, D_DIM),
+	BLOCK(half, down, "ff_context.net.2", D_DIM, D_MLP),
 };
 
 static const struct load_entry single_table[] = {
 	LAYER(single_block, modulation, "norm.linear", D_3DIM, D_DIM),
-	LAYER(single_block, q, "attn.to_q", D_DIM, D_DIM),
-	LAYER(single_block, k, "attn.to_k", D_DIM, D_DIM),
-	LAYER(single_block, v, "attn.to_v", D_DIM, D_DIM),
+	BLOCK(single_block, q, "attn.to_q", D_DIM, D_DIM),
+	BLOCK(single_block, k, "attn.to_k", D_DIM, D_DIM),
+	BLOCK(single_block, v, "attn.to_v", D_DIM, D_DIM),
 	VECTOR(single_block, norm_q, "attn.norm_q.weight", D_HEAD),
 	VECTOR(single_block, norm_k, "attn.norm_k.weight", D_HEAD),
-	LAYER(single_block, up, "proj_mlp", D_MLP, D_DIM),
-	LAYER(single_block, out, "proj_out", D_DIM, D_DIM_MLP),
+	BLOCK(single_block, up, "proj_mlp", D_MLP, D_DIM),
+	BLOCK(single_block, out, "proj_out", D_DIM, D_DIM_MLP),
 };
 
 static const struct load_entry ends_table[] = {

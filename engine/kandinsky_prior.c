@@ -32,23 +32,24 @@ enum { D_ONE, D_WIDTH, D_INNER, D_FFN, D_COUNT };
 
 #define ROW(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_LINEAR, name, rows, columns)
+#define BLOCK(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_BLOCK, name, rows, columns)
 
 static const struct load_entry block_table[] = {
 	ROW(block, norm1, "norm1.weight", D_INNER),
 	ROW(block, norm1_bias, "norm1.bias", D_INNER),
-	MATRIX(block, q, "attn1.to_q.weight", D_INNER, D_INNER),
+	BLOCK(block, q, "attn1.to_q.weight", D_INNER, D_INNER),
 	ROW(block, q_bias, "attn1.to_q.bias", D_INNER),
-	MATRIX(block, k, "attn1.to_k.weight", D_INNER, D_INNER),
+	BLOCK(block, k, "attn1.to_k.weight", D_INNER, D_INNER),
 	ROW(block, k_bias, "attn1.to_k.bias", D_INNER),
-	MATRIX(block, v, "attn1.to_v.weight", D_INNER, D_INNER),
+	BLOCK(block, v, "attn1.to_v.weight", D_INNER, D_INNER),
 	ROW(block, v_bias, "attn1.to_v.bias", D_INNER),
-	MATRIX(block, out, "attn1.to_out.0.weight", D_INNER, D_INNER),
+	BLOCK(block, out, "attn1.to_out.0.weight", D_INNER, D_INNER),
 	ROW(block, out_bias, "attn1.to_out.0.bias", D_INNER),
 	ROW(block, norm3, "norm3.weight", D_INNER),
 	ROW(block, norm3_bias, "norm3.bias", D_INNER),
-	MATRIX(block, up, "ff.net.0.proj.weight", D_FFN, D_INNER),
+	BLOCK(block, up, "ff.net.0.proj.weight", D_FFN, D_INNER),
 	ROW(block, up_bias, "ff.net.0.proj.bias", D_FFN),
-	MATRIX(block, down, "ff.net.2.weight", D_INNER, D_FFN),
+	BLOCK(block, down, "ff.net.2.weight", D_INNER, D_FFN),
 	ROW(block, down_bias, "ff.net.2.bias", D_INNER),
 };
 

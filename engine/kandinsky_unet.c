@@ -37,6 +37,7 @@ enum { D_ONE, D_IN, D_OUT, D_TWICE_OUT, D_FIRST, D_TIME, D_CROSS, D_ROWS, D_IMAG
 
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_LINEAR, name, rows, columns)
+#define BLOCK(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_BLOCK, name, rows, columns)
 
 static const struct load_entry resnet_table[] = {
 	VECTOR(resnet, norm1, "norm1.weight", D_IN),
@@ -59,17 +60,17 @@ static const struct load_entry shortcut_table[] = {
 static const struct load_entry attention_table[] = {
 	VECTOR(attention_layer, norm, "group_norm.weight", D_OUT),
 	VECTOR(attention_layer, norm_bias, "group_norm.bias", D_OUT),
-	MATRIX(attention_layer, q, "to_q.weight", D_OUT, D_OUT),
+	BLOCK(attention_layer, q, "to_q.weight", D_OUT, D_OUT),
 	VECTOR(attention_layer, q_bias, "to_q.bias", D_OUT),
-	MATRIX(attention_layer, k, "to_k.weight", D_OUT, D_OUT),
+	BLOCK(attention_layer, k, "to_k.weight", D_OUT, D_OUT),
 	VECTOR(attention_layer, k_bias, "to_k.bias", D_OUT),
-	MATRIX(attention_layer, v, "to_v.weight", D_OUT, D_OUT),
+	BLOCK(attention_layer, v, "to_v.weight", D_OUT, D_OUT),
 	VECTOR(attention_layer, v_bias, "to_v.bias", D_OUT),
-	MATRIX(attention_layer, image_k, "add_k_proj.weight", D_OUT, D_CROSS),
+	BLOCK(attention_layer, image_k, "add_k_proj.weight", D_OUT, D_CROSS),
 	VECTOR(attention_layer, image_k_bias, "add_k_proj.bias", D_OUT),
-	MATRIX(attention_layer, image_v, "add_v_proj.weight", D_OUT, D_CROSS),
+	BLOCK(attention_layer, image_v, "add_v_proj.weight", D_OUT, D_CROSS),
 	VECTOR(attention_layer, image_v_bias, "add_v_proj.bias", D_OUT),
-	MATRIX(attention_layer, out, "to_out.0.weight", D_OUT, D_OUT),
+	BLOCK(attention_layer, out, "to_out.0.weight", D_OUT, D_OUT),
 	VECTOR(attention_layer, out_bias, "to_out.0.bias", D_OUT),
 };
 

@@ -26,6 +26,7 @@ static int shape(const struct loader *l, const struct load_entry *e, int part, i
 		dim[1] = rows;
 		return 2;
 	case LOAD_LINEAR:
+	case LOAD_BLOCK:
 	case LOAD_LINEAR_1X1:
 	case LOAD_PATCH_COLUMNS:
 	case LOAD_PATCH_ROWS:
@@ -111,6 +112,8 @@ static enum status pack(const struct loader *l, const struct load_entry *e, int 
 	case LOAD_LINEAR:
 	case LOAD_LINEAR_1X1:
 		return kernels_pack_linear(l->k, n_parts, parts, out);
+	case LOAD_BLOCK:
+		return kernels_pack_block(l->k, n_parts, parts, out);
 	case LOAD_PATCH_COLUMNS:
 	case LOAD_PATCH_ROWS:
 	case LOAD_PATCH_VECTOR:

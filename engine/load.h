@@ -21,6 +21,11 @@ enum load_kind {
 	LOAD_VECTOR, /* [rows] */
 	LOAD_ROW,    /* [1, rows], kept as [rows] */
 	LOAD_LINEAR, /* up to 3 matrices [rows_i, columns], joined along rows */
+	/* The same, in 8 bits where the handle keeps weights so (kernels_pack_block): the large matrices inside the
+	 * blocks of what runs at every step.  Embedders, modulation and final layers stay exact: they take little
+	 * memory and decide for all rows.  Text encoders stay exact too: they run once a prompt, and outliers of their
+	 * activations need the bits. */
+	LOAD_BLOCK,
 	LOAD_LINEAR_1X1 /* the same, but the file may also hold [rows_i, columns, 1, 1] */,
 	LOAD_CONV_1, /* [rows, columns, 1, 1] */
 	LOAD_CONV_3, /* [rows, columns, 3, 3] */

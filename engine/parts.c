@@ -52,7 +52,8 @@ static enum status refuse(const struct parts *p, const struct model *m, uint64_t
 	status_fail(STATUS_NO_MEMORY,
 		"%s does not fit: in %s its parts take: %s; there are %.1f GB (a smaller --dtype or a higher memory "
 		"limit helps)",
-		m->path, dtype_name(kernels_dtype(p->k)), list.data ? (char *)list.data : "?", (double)limit / 1e9);
+		m->path, dtype_name(kernels_weight_dtype(p->k)), list.data ? (char *)list.data : "?",
+		(double)limit / 1e9);
 	bytes_free(&list);
 	return STATUS_NO_MEMORY;
 }

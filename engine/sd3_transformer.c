@@ -77,22 +77,26 @@ enum {
 
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_LINEAR, name, rows, columns)
+/* A matrix of a block, with its bias. */
+#define BLOCK(type, member, name, rows, columns)                                                                       \
+	LOAD_ONE(type, member, LOAD_BLOCK, name ".weight", rows, columns),                                             \
+		VECTOR(type, member##_bias, name ".bias", rows)
 /* A matrix with its bias. */
 #define LINEAR(type, member, name, rows, columns)                                                                      \
 	MATRIX(type, member, name ".weight", rows, columns), VECTOR(type, member##_bias, name ".bias", rows)
 
 #define QKV(member, q_name, k_name, v_name)                                                                            \
-	LINEAR(block, member.q, q_name, D_DIM, D_DIM), LINEAR(block, member.k, k_name, D_DIM, D_DIM),                  \
-		LINEAR(block, member.v, v_name, D_DIM, D_DIM)
+	BLOCK(block, member.q, q_name, D_DIM, D_DIM), BLOCK(block, member.k, k_name, D_DIM, D_DIM),                    \
+		BLOCK(block, member.v, v_name, D_DIM, D_DIM)
 #define NORMS(member, q_name, k_name)                                                                                  \
 	VECTOR(block, member.norm_q, q_name ".weight", D_HEAD), VECTOR(block, member.norm_k, k_name ".weight", D_HEAD)
 #define FFN(member, name)                                                                                              \
-	LINEAR(block, member.up, name ".net.0.proj", D_FFN, D_DIM),                                                    \
-		LINEAR(block, member.down, name ".net.2", D_DIM, D_FFN)
+	BLOCK(block, member.up, name ".net.0.proj", D_FFN, D_DIM),                                                     \
+		BLOCK(block, member.down, name ".net.2", D_DIM, D_FFN)
 
 static const struct load_entry block_table[] = {
 	QKV(picture.attention, "attn.to_q", "attn.to_k", "attn.to_v"),
-	LINEAR(block, picture.attention.out, "attn.to_out.0", D_DIM, D_DIM),
+	BLOCK(block, picture.attention.out, "attn.to_out.0", D_DIM, D_DIM),
 	FFN(picture.ffn, "ff"),
 	LINEAR(block, picture.modulation, "norm1.linear", D_PICTURE_CHUNKS, D_DIM),
 	QKV(text.attention, "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
@@ -100,7 +104,7 @@ static const struct load_entry block_table[] = {
 };
 /* in all blocks but the last */
 static const struct load_entry text_table[] = {
-	LINEAR(block, text.attention.out, "attn.to_add_out", D_DIM, D_DIM),
+	BLOCK(block, text.attention.out, "attn.to_add_out", D_DIM, D_DIM),
 	FFN(text.ffn, "ff_context"),
 };
 static const struct load_entry norm_table[] = {
@@ -109,7 +113,7 @@ static const struct load_entry norm_table[] = {
 };
 static const struct load_entry second_table[] = {
 	QKV(second, "attn2.to_q", "attn2.to_k", "attn2.to_v"),
-	LINEAR(block, second.out, "attn2.to_out.0", D_DIM, D_DIM),
+	BLOCK(block, second.out, "attn2.to_out.0", D_DIM, D_DIM),
 };
 static const struct load_entry second_norm_table[] = {
 	NORMS(second, "attn2.norm_q", "attn2.norm_k"),

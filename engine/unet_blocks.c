@@ -12,7 +12,7 @@ enum { D_ONE, D_IN, D_OUT, D_TIME, D_CROSS, D_HIDDEN, D_GATED, D_COUNT };
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 #define BLOCK_VECTOR(member, name, rows) VECTOR(unet_transformer_block, member, name, rows)
 #define BLOCK_MATRIX(member, name, rows, columns)                                                                      \
-	LOAD_ONE(unet_transformer_block, member, LOAD_LINEAR, name, rows, columns)
+	LOAD_ONE(unet_transformer_block, member, LOAD_BLOCK, name, rows, columns)
 
 static const struct load_entry resnet_table[] = {
 	VECTOR(unet_resnet, norm1_weight, "norm1.weight", D_IN),
@@ -44,14 +44,14 @@ static const struct load_entry transformer_table[] = {
 static const struct load_entry block_table[] = {
 	BLOCK_VECTOR(norm1_weight, "norm1.weight", D_OUT),
 	BLOCK_VECTOR(norm1_bias, "norm1.bias", D_OUT),
-	{ offsetof(struct unet_transformer_block, self_qkv), LOAD_LINEAR, D_OUT,
+	{ offsetof(struct unet_transformer_block, self_qkv), LOAD_BLOCK, D_OUT,
 		{ { "attn1.to_q.weight", D_OUT }, { "attn1.to_k.weight", D_OUT }, { "attn1.to_v.weight", D_OUT } } },
 	BLOCK_MATRIX(self_out, "attn1.to_out.0.weight", D_OUT, D_OUT),
 	BLOCK_VECTOR(self_out_bias, "attn1.to_out.0.bias", D_OUT),
 	BLOCK_VECTOR(norm2_weight, "norm2.weight", D_OUT),
 	BLOCK_VECTOR(norm2_bias, "norm2.bias", D_OUT),
 	BLOCK_MATRIX(cross_q, "attn2.to_q.weight", D_OUT, D_OUT),
-	{ offsetof(struct unet_transformer_block, cross_kv), LOAD_LINEAR, D_CROSS,
+	{ offsetof(struct unet_transformer_block, cross_kv), LOAD_BLOCK, D_CROSS,
 		{ { "attn2.to_k.weight", D_OUT }, { "attn2.to_v.weight", D_OUT } } },
 	BLOCK_MATRIX(cross_out, "attn2.to_out.0.weight", D_OUT, D_OUT),
 	BLOCK_VECTOR(cross_out_bias, "attn2.to_out.0.bias", D_OUT),

@@ -29,20 +29,21 @@ enum { D_ONE, D_DIM, D_FFN, D_HEAD, D_TIME, D_TIME_HIDDEN, D_FREQUENCIES, D_MODU
 
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_LINEAR, name, rows, columns)
+#define BLOCK(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_BLOCK, name, rows, columns)
 
 static const struct load_entry block_table[] = {
 	VECTOR(block, norm1, "attention_norm1.weight", D_DIM),
-	{ offsetof(struct block, qkv), LOAD_LINEAR, D_DIM,
+	{ offsetof(struct block, qkv), LOAD_BLOCK, D_DIM,
 		{ { "attention.to_q.weight", D_DIM }, { "attention.to_k.weight", D_DIM },
 			{ "attention.to_v.weight", D_DIM } } },
 	VECTOR(block, norm_q, "attention.norm_q.weight", D_HEAD),
 	VECTOR(block, norm_k, "attention.norm_k.weight", D_HEAD),
-	MATRIX(block, out, "attention.to_out.0.weight", D_DIM, D_DIM),
+	BLOCK(block, out, "attention.to_out.0.weight", D_DIM, D_DIM),
 	VECTOR(block, norm2, "attention_norm2.weight", D_DIM),
 	VECTOR(block, ffn_norm1, "ffn_norm1.weight", D_DIM),
-	{ offsetof(struct block, w13), LOAD_LINEAR, D_DIM,
+	{ offsetof(struct block, w13), LOAD_BLOCK, D_DIM,
 		{ { "feed_forward.w1.weight", D_FFN }, { "feed_forward.w3.weight", D_FFN } } },
-	MATRIX(block, w2, "feed_forward.w2.weight", D_DIM, D_FFN),
+	BLOCK(block, w2, "feed_forward.w2.weight", D_DIM, D_FFN),
 	VECTOR(block, ffn_norm2, "ffn_norm2.weight", D_DIM),
 };
 

@@ -73,7 +73,7 @@ static const struct {
 		"  store             --store DIR         PROMPTFS_STORE          what is in prompts/\n"
 		"  cache             --cache DIR         PROMPTFS_CACHE          finished pictures\n"
 		"  device            --device NAME       PROMPTFS_DEVICE         ref, cpu, cuda:N, auto\n"
-		"  dtype             --dtype NAME        PROMPTFS_DTYPE          f32, bf16, ... (default: the "
+		"  dtype             --dtype NAME        PROMPTFS_DTYPE          f32, bf16, int8, fp8 (default: the "
 		"device's)\n"
 		"  threads           --threads N         PROMPTFS_THREADS        0: as many as processors\n"
 		"  limits: queue     --queue-limit N     PROMPTFS_QUEUE_LIMIT    waiting pictures\n"
@@ -108,7 +108,7 @@ static const struct {
 enum { N_HELPS = sizeof helps / sizeof *helps };
 
 static const char common[] = "\nCommon options: --config FILE, --model NAME|PATH, --device ref|cpu|cuda:N|auto, "
-			     "--dtype f32|bf16|..., --store DIR,\n"
+			     "--dtype f32|bf16|int8|fp8, --store DIR,\n"
 			     "--cache DIR, --threads N, --log LEVEL, --log-file FILE (all: `promptfs help config`).\n";
 
 bool command_help(const char *topic, FILE *out)

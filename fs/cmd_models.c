@@ -35,7 +35,7 @@ static void ask_device(const struct config *c, const struct config_model *m, str
 		return;
 	}
 	snprintf(r->device, sizeof r->device, "%s", kernels_device(k));
-	snprintf(r->dtype, sizeof r->dtype, "%s", dtype_name(kernels_dtype(k)));
+	snprintf(r->dtype, sizeof r->dtype, "%s", dtype_name(kernels_weight_dtype(k)));
 	kernels_close(k);
 }
 

@@ -168,9 +168,7 @@ static enum status serve_hello(struct serving *s, const json_t *body)
 	if (s->engine || json_integer_value(json_object_get(body, "numerics")) != RECIPE_NUMERICS)
 		return status_fail(STATUS_INTERNAL, "the worker is of another version than the daemon; mount again");
 	options.device = device;
-	options.dtype = wire_find_dtype(dtype);
-	if (*dtype && options.dtype == DTYPE_OTHER)
-		return status_fail(STATUS_INVALID, "there is no dtype \"%s\"", dtype);
+	TRY(config_dtype(dtype, &options.dtype));
 	options.threads = (int)json_integer_value(json_object_get(body, "threads"));
 	options.memory_limit = (uint64_t)json_integer_value(json_object_get(body, "memory_limit"));
 	TRY(engine_open(&options, &s->engine));

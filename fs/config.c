@@ -127,7 +127,7 @@ enum status config_dtype(const char *name, enum dtype *out)
 			*out = d;
 			return STATUS_OK;
 		}
-	return status_fail(STATUS_INVALID, "'%.20s' is no dtype (f32, bf16, f16, fp8)", name);
+	return status_fail(STATUS_INVALID, "'%.20s' is no dtype (f32, bf16, int8, fp8)", name);
 }
 
 static bool is_device(const char *value)

@@ -11,7 +11,7 @@
  *     store                --store DIR       PROMPTFS_STORE          what is in prompts/
  *     cache                --cache DIR       PROMPTFS_CACHE          finished pictures
  *     device               --device NAME     PROMPTFS_DEVICE         ref, cpu, cuda:N, auto
- *     dtype                --dtype NAME      PROMPTFS_DTYPE          f32, bf16, ...
+ *     dtype                --dtype NAME      PROMPTFS_DTYPE          f32, bf16, int8, fp8
  *     threads              --threads N       PROMPTFS_THREADS        0: as many as processors
  *     limits: queue        --queue-limit N   PROMPTFS_QUEUE_LIMIT    waiting jobs
  *     limits: queue_user   --queue-user-limit N  PROMPTFS_QUEUE_USER_LIMIT  of one user; 0: half for others than

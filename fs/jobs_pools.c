@@ -40,7 +40,8 @@ struct pool *pool_need(struct jobs *j, const struct config_model *where)
 	p->jobs = j;
 	jobs_copy_text(p->device, sizeof p->device, device);
 	jobs_copy_text(p->dtype, sizeof p->dtype, dtype);
-	p->dtype_found = wire_find_dtype(dtype);
+	if (config_dtype(dtype, &p->dtype_found) != STATUS_OK)
+		p->dtype_found = DTYPE_OTHER;
 	p->next = j->pools;
 	j->pools = p;
 	return p;

@@ -11,9 +11,10 @@
 
 struct kernels {
 	const struct backend *backend;
-	void *state;      /* the backend's own */
-	enum dtype dtype; /* of operands */
-	int threads;      /* >= 1 */
+	void *state;             /* the backend's own */
+	enum dtype dtype;        /* of operands */
+	enum dtype weight_dtype; /* of what kernels_pack_block packs */
+	int threads;             /* >= 1 */
 	char device[16];
 	size_t held; /* bytes of weights, buffers and arenas; see kernels_memory */
 	size_t held_peak;
@@ -24,6 +25,7 @@ enum weight_kind { WEIGHT_LINEAR, WEIGHT_CONV, WEIGHT_TABLE };
 
 struct weight {
 	enum weight_kind kind;
+	enum dtype dtype;    /* of the packed values: the handle's dtype, or I8 or F8_E4M3 (linear only) */
 	int64_t n, k;        /* linear [n, k]; conv [n, k, kernel, kernel] */
 	int kernel;          /* 1 for linear */
 	struct tensor table; /* a table's values */
@@ -34,7 +36,9 @@ struct weight {
 
 struct backend {
 	const char *name;
-	/* Fills k->state and, where k->dtype is DTYPE_OTHER, k->dtype. */
+	/* Fills k->state and, where k->dtype is DTYPE_OTHER, k->dtype.  k->weight_dtype is DTYPE_OTHER (it becomes
+	 * k->dtype afterwards), or I8 or F8_E4M3: STATUS_UNSUPPORTED where the device has no products with such
+	 * weights. */
 	enum status (*open)(struct kernels *k);
 	void (*close)(struct kernels *k); /* k->state may be NULL or half built */
 
@@ -47,8 +51,9 @@ struct backend {
 	enum status (*copy_out)(struct kernels *k, void *host, const void *device, size_t len);
 
 	/* Matrices and convolution kernels: begin sets data, len and layout; then every row [k * kernel * kernel] comes
-	 * once, in order, in blocks of k->dtype in host memory.  `first` is a multiple of PACK_ROWS for matrices; the
-	 * rows of a convolution come in one block.  A failed pack is ended by weight_free. */
+	 * once, in order, in blocks of k->dtype in host memory, whatever w->dtype is: to 8 bits the backend brings
+	 * them.  `first` is a multiple of PACK_ROWS for matrices; the rows of a convolution come in one block.  A
+	 * failed pack is ended by weight_free. */
 	enum status (*pack_begin)(struct kernels *k, struct weight *w);
 	enum status (*pack_rows)(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows);
 	void (*pack_free)(struct kernels *k, struct weight *w); /* frees layout */
@@ -80,6 +85,9 @@ struct backend {
  * matrices (10240 columns) takes 126 MB in f32. */
 enum { PACK_ROWS = 3072 };
 
+/* The codes' sums of a row must fit s32, also with one side shifted to unsigned: 255 * 127 * columns. */
+enum { I8_COLUMNS_MAX = 65536 };
+
 enum { HEAD_DIM_MAX = 1024 }; /* backends keep a head of qk_rope on the stack */
 
 extern const struct backend backend_ref, backend_cpu;
@@ -95,6 +103,9 @@ enum status memory_copy(struct kernels *k, void *to, const void *from, size_t le
 
 /* Dense conversion between F32, BF16 and (source only) F16 in host memory (tensor.c). */
 void tensor_convert(const void *from, enum dtype from_dtype, void *to, enum dtype to_dtype, int64_t count);
+
+/* A row in I8 as kernels.h defines it; returns its scale, NaN for a row that is not finite (tensor.c). */
+float tensor_quantise(const float *row, int64_t count, int8_t *codes);
 
 /* Whether a dense run of F32 or BF16 has no NaN and no infinity (tensor.c). */
 bool tensor_finite(const void *data, enum dtype dtype, int64_t count);

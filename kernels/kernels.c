@@ -24,6 +24,12 @@ static enum status pick(const char *device, const struct backend **out)
 	return STATUS_OK;
 }
 
+/* Of weights only. */
+static bool is_small(enum dtype dtype)
+{
+	return dtype == DTYPE_I8 || dtype == DTYPE_F8_E4M3;
+}
+
 enum status kernels_open(const char *device, enum dtype dtype, int threads, struct kernels **out)
 {
 	const struct backend *backend = NULL;
@@ -31,19 +37,23 @@ enum status kernels_open(const char *device, enum dtype dtype, int threads, stru
 	enum status status;
 
 	TRY(pick(device, &backend));
-	if (dtype != DTYPE_F32 && dtype != DTYPE_BF16 && dtype != DTYPE_OTHER)
-		return status_fail(STATUS_UNSUPPORTED, "device %s does not compute in %s; f32 and bf16 are supported",
-			backend->name, dtype_name(dtype));
+	if (dtype != DTYPE_F32 && dtype != DTYPE_BF16 && dtype != DTYPE_OTHER && !is_small(dtype))
+		return status_fail(STATUS_UNSUPPORTED,
+			"device %s does not compute in %s; f32, bf16 and int8 are supported", backend->name,
+			dtype_name(dtype));
 	k = calloc(1, sizeof *k);
 	if (!k)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a kernel handle");
 	k->backend = backend;
-	k->dtype = dtype;
+	k->dtype = is_small(dtype) ? DTYPE_OTHER : dtype;
+	k->weight_dtype = is_small(dtype) ? dtype : DTYPE_OTHER;
 	k->threads = threads > 0 ? threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
 	if (k->threads < 1)
 		k->threads = 1;
 	snprintf(k->device, sizeof k->device, "%s", backend->name);
 	status = backend->open(k);
+	if (k->weight_dtype == DTYPE_OTHER)
+		k->weight_dtype = k->dtype;
 	if (status != STATUS_OK)
 		kernels_close(k);
 	else
@@ -62,6 +72,11 @@ void kernels_close(struct kernels *k)
 enum dtype kernels_dtype(const struct kernels *k)
 {
 	return k->dtype;
+}
+
+enum dtype kernels_weight_dtype(const struct kernels *k)
+{
+	return k->weight_dtype;
 }
 
 const char *kernels_device(const struct kernels *k)

@@ -14,6 +14,18 @@
  * ("operands" below) are stored in that dtype and products accumulate in f32; residual streams, statistics, tables,
  * latents and biases are F32 in either case.  Where an operation says "any", each of its tensors may be F32 or BF16.
  *
+ * Weights in 8 bits.  A handle opened in I8 or F8_E4M3 has operands in the device's default dtype, and keeps those
+ * matrices in 8 bits that kernels_pack_block packed: each row w of a matrix as codes and one F32 scale.  A product with
+ * such a matrix brings each row x of its input to 8 bits in the same way, sums codes exactly (I8: in s32), and gives
+ *
+ *     y[i, j] = activation(sum * scale_x[i] * scale_w[j] + bias[j]) (+ y)
+ *
+ *     I8       scale = max |row| / 127; code = round_half_even(row * (127 / max |row|)); a row with max |row| < 1e-30
+ * is all zeros; a row of x with NaN or infinity gives NaN.  Codes run from -127 to 127, zero is zero. F8_E4M3  scale =
+ * max |row| / 448; code = e4m3(row * (448 / max |row|)); the device says whether it has it.
+ *
+ * Convolutions, attention and everything packed by kernels_pack_linear stay in the operands' dtype.
+ *
  * Tensors are views: they own nothing.  Element (i,j,..) is at data + (i*stride[0] + j*stride[1] + ..) * size; the last
  * stride is 1 unless an operation says otherwise.  Pictures are [height, width, channels] (NHWC with one picture).
  * Outputs must not overlap inputs unless the operation says "in place".
@@ -45,6 +57,7 @@ enum dtype {
 	DTYPE_I64,
 	DTYPE_F8_E4M3,
 	DTYPE_F8_E5M2,
+	DTYPE_I8,
 	DTYPE_OTHER,
 	DTYPE_COUNT
 };
@@ -75,11 +88,15 @@ bool tensor_contiguous(const struct tensor *t);
 struct kernels;
 
 /* device: "ref", "cpu", "auto" (the best present), "cuda:N" (STATUS_UNSUPPORTED without one).  dtype: DTYPE_F32,
- * DTYPE_BF16, or DTYPE_OTHER for the device's default (bf16 where the processor computes in it, else f32); a dtype that
- * the device lacks is STATUS_UNSUPPORTED.  threads: 0 = as many as processors. */
+ * DTYPE_BF16, or DTYPE_OTHER for the device's default (bf16 where the processor computes in it, else f32), or DTYPE_I8
+ * or DTYPE_F8_E4M3: the default with block weights in 8 bits; a dtype that the device lacks is STATUS_UNSUPPORTED.
+ * threads: 0 = as many as processors. */
 enum status kernels_open(const char *device, enum dtype dtype, int threads, struct kernels **out);
-void kernels_close(struct kernels *k);               /* NULL is allowed */
-enum dtype kernels_dtype(const struct kernels *k);   /* what operands are stored in */
+void kernels_close(struct kernels *k);             /* NULL is allowed */
+enum dtype kernels_dtype(const struct kernels *k); /* what operands are stored in */
+/* What kernels_pack_block stores: kernels_dtype, I8 or F8_E4M3.  It names the arithmetic as a whole: what --dtype says.
+ */
+enum dtype kernels_weight_dtype(const struct kernels *k);
 const char *kernels_device(const struct kernels *k); /* "ref", "cpu", "cuda:0" */
 size_t kernels_memory(const struct kernels *k);      /* bytes held now by packed weights, buffers and arenas */
 size_t kernels_memory_peak(const struct kernels *k); /* the most of it while a product, convolution or attention ran */
@@ -112,6 +129,11 @@ struct weight;
 
 /* n_parts matrices [n_i, k] of one k, joined along n: one product serves to_q, to_k and to_v. */
 enum status kernels_pack_linear(struct kernels *k, int n_parts, const struct tensor *parts, struct weight **out);
+
+/* The same in kernels_weight_dtype: for the large matrices inside a network's blocks, where 8 bits cost little (the
+ * projections of attention, the feed-forward).  Not for what few values pass through, or what decides for a whole
+ * layer: embedders, modulation, final layers. */
+enum status kernels_pack_block(struct kernels *k, int n_parts, const struct tensor *parts, struct weight **out);
 
 /* [out, in, kernel, kernel], kernel 1 or 3. */
 enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, struct weight **out);

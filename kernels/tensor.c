@@ -1,6 +1,7 @@
 /* tensor: dtypes, views and conversions, without a device. */
 #include "kernels/backend.h"
 
+#include <math.h>
 #include <string.h>
 
 static const struct {
@@ -14,6 +15,7 @@ static const struct {
 	[DTYPE_I64] = { "i64", 8 },
 	[DTYPE_F8_E4M3] = { "f8_e4m3", 1 },
 	[DTYPE_F8_E5M2] = { "f8_e5m2", 1 },
+	[DTYPE_I8] = { "int8", 1 },
 	[DTYPE_OTHER] = { "other", 0 },
 };
 
@@ -142,6 +144,28 @@ void tensor_convert(const void *from, enum dtype from_dtype, void *to, enum dtyp
 	else
 		for (int64_t i = 0; i < count; i++)
 			((uint16_t *)to)[i] = bf16_from_f32(f16_to_f32(half[i]));
+}
+
+float tensor_quantise(const float *row, int64_t count, int8_t *codes)
+{
+	uint32_t most = 0; /* as bits: NaN is above infinity, and that above all numbers */
+	float factor;
+
+#pragma omp simd reduction(max : most)
+	for (int64_t i = 0; i < count; i++) {
+		uint32_t bits = bits_of(row[i]) & 0x7fffffffu;
+
+		most = bits > most ? bits : most;
+	}
+	if (most >= 0x7f800000u || float_of(most) < 1e-30f) {
+		memset(codes, 0, (size_t)count);
+		return most >= 0x7f800000u ? NAN : 0;
+	}
+	factor = 127 / float_of(most);
+#pragma omp simd
+	for (int64_t i = 0; i < count; i++)
+		codes[i] = (int8_t)rintf(row[i] * factor);
+	return float_of(most) / 127;
 }
 
 /* All ones in the exponent: infinity or NaN. */

@@ -38,13 +38,15 @@ static enum status stage(const struct tensor *t, int64_t row_len, int64_t first,
 	return STATUS_OK;
 }
 
-static enum status new_weight(enum weight_kind kind, int64_t n, int64_t k, int kernel, struct weight **out)
+static enum status new_weight(
+	enum weight_kind kind, enum dtype dtype, int64_t n, int64_t k, int kernel, struct weight **out)
 {
 	struct weight *w = calloc(1, sizeof *w);
 
 	if (!w)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a weight");
 	w->kind = kind;
+	w->dtype = dtype;
 	w->n = n;
 	w->k = k;
 	w->kernel = kernel;
@@ -107,7 +109,8 @@ static enum status pack_parts(struct kernels *k, struct weight *w, const struct 
 	return STATUS_OK;
 }
 
-enum status kernels_pack_linear(struct kernels *k, int n_parts, const struct tensor *parts, struct weight **out)
+static enum status pack_linear(
+	struct kernels *k, enum dtype dtype, int n_parts, const struct tensor *parts, struct weight **out)
 {
 	struct weight *w = NULL;
 	void *staging = NULL;
@@ -125,7 +128,7 @@ enum status kernels_pack_linear(struct kernels *k, int n_parts, const struct ten
 		n += parts[i].dim[0];
 	}
 	kernels_use_threads(k);
-	TRY(new_weight(WEIGHT_LINEAR, n, parts[0].dim[1], 1, &w));
+	TRY(new_weight(WEIGHT_LINEAR, dtype, n, parts[0].dim[1], 1, &w));
 	staging_len = (size_t)((n < PACK_ROWS ? n : PACK_ROWS) * w->k) * dtype_size(k->dtype);
 	status = memory_map(k, staging_len, &staging);
 	if (status == STATUS_OK)
@@ -139,6 +142,18 @@ enum status kernels_pack_linear(struct kernels *k, int n_parts, const struct ten
 	else
 		*out = w;
 	return status;
+}
+
+enum status kernels_pack_linear(struct kernels *k, int n_parts, const struct tensor *parts, struct weight **out)
+{
+	return pack_linear(k, k->dtype, n_parts, parts, out);
+}
+
+enum status kernels_pack_block(struct kernels *k, int n_parts, const struct tensor *parts, struct weight **out)
+{
+	const bool too_wide = k->weight_dtype == DTYPE_I8 && n_parts > 0 && parts[0].dim[1] > I8_COLUMNS_MAX;
+
+	return pack_linear(k, too_wide ? k->dtype : k->weight_dtype, n_parts, parts, out);
 }
 
 enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, struct weight **out)
@@ -155,7 +170,7 @@ enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, st
 			"pack_conv: the kernel is %lld x %lld; 1 x 1 and 3 x 3 are supported",
 			(long long)source->dim[2], (long long)source->dim[3]);
 	kernels_use_threads(k);
-	TRY(new_weight(WEIGHT_CONV, source->dim[0], source->dim[1], (int)source->dim[2], &w));
+	TRY(new_weight(WEIGHT_CONV, k->dtype, source->dim[0], source->dim[1], (int)source->dim[2], &w));
 	status = memory_map(k, staging_len, &staging);
 	if (status == STATUS_OK)
 		status = k->backend->pack_begin(k, w);
@@ -192,7 +207,7 @@ enum status kernels_pack_table(struct kernels *k, const struct tensor *source, s
 	TRY(check_source("pack_table", source, 1, 2));
 	staging_len = (size_t)tensor_count(source) * sizeof(float);
 	kernels_use_threads(k);
-	TRY(new_weight(WEIGHT_TABLE, source->dim[0], source->rank == 2 ? source->dim[1] : 1, 1, &w));
+	TRY(new_weight(WEIGHT_TABLE, DTYPE_F32, source->dim[0], source->rank == 2 ? source->dim[1] : 1, 1, &w));
 	status = memory_map(k, staging_len, &staging);
 	if (status == STATUS_OK)
 		status = fill_table(k, w, source, staging);

@@ -50,6 +50,10 @@ static enum status cpu_open(struct kernels *k)
 {
 	struct cpu *cpu;
 
+	if (k->weight_dtype == DTYPE_F8_E4M3)
+		return status_fail(STATUS_UNSUPPORTED, "device cpu has no products in fp8; use f32, bf16 or int8");
+	if (k->weight_dtype == DTYPE_I8)
+		return status_fail(STATUS_UNSUPPORTED, "device cpu has no products in int8 yet; use f32 or bf16");
 	if (k->dtype == DTYPE_OTHER)
 		k->dtype = has_bf16() ? DTYPE_BF16 : DTYPE_F32;
 	if (k->dtype == DTYPE_BF16 && !has_bf16())

@@ -1,4 +1,5 @@
-/* products of the reference backend: linear, conv, attention.  Weights stay [rows, row_len] as they came. */
+/* products of the reference backend: linear, conv, attention.  Weights stay [rows, row_len] as they came; in 8 bits
+ * they are the codes of all rows, then the scales. */
 #include "kernels/ref/ref.h"
 
 #include <math.h>
@@ -12,10 +13,35 @@ static int64_t row_len(const struct weight *w)
 
 enum status ref_pack_begin(struct kernels *k, struct weight *w)
 {
-	const size_t len = (size_t)(w->n * row_len(w)) * dtype_size(k->dtype);
+	const size_t scales = w->dtype == DTYPE_I8 ? (size_t)w->n * sizeof(float) : 0;
+	const size_t len = (size_t)(w->n * row_len(w)) * dtype_size(w->dtype) + scales;
 
 	TRY(memory_map(k, len, &w->data));
 	w->len = len;
+	return STATUS_OK;
+}
+
+/* The scale of row i; not aligned. */
+static char *scale_at(const struct weight *w, int64_t i)
+{
+	return (char *)w->data + w->n * w->k + i * (int64_t)sizeof(float);
+}
+
+static enum status pack_codes(struct kernels *k, struct weight *w, int64_t first, int64_t count, const char *rows)
+{
+	const int64_t row_size = w->k * (int64_t)dtype_size(k->dtype);
+	float *row = malloc((size_t)w->k * sizeof *row);
+
+	if (!row)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a row of %lld values", (long long)w->k);
+	for (int64_t i = 0; i < count; i++) {
+		float scale;
+
+		tensor_convert(rows + i * row_size, k->dtype, row, DTYPE_F32, w->k);
+		scale = tensor_quantise(row, w->k, (int8_t *)w->data + (first + i) * w->k);
+		memcpy(scale_at(w, first + i), &scale, sizeof scale);
+	}
+	free(row);
 	return STATUS_OK;
 }
 
@@ -23,6 +49,8 @@ enum status ref_pack_rows(struct kernels *k, struct weight *w, int64_t first, in
 {
 	const int64_t row_size = row_len(w) * (int64_t)dtype_size(k->dtype);
 
+	if (w->dtype == DTYPE_I8)
+		return pack_codes(k, w, first, count, rows);
 	memcpy((char *)w->data + first * row_size, rows, (size_t)(count * row_size));
 	return STATUS_OK;
 }
@@ -42,20 +70,59 @@ static double table_value(const struct weight *table, int64_t i, double otherwis
 	return table ? ((const float *)table->table.data)[i] : otherwise;
 }
 
+/* y [i, j] from the product without its bias. */
+static void finish(const struct linear *op, int64_t i, int64_t j, double sum)
+{
+	sum = ref_activate(op->activation, sum + table_value(op->bias, j, 0));
+	if (op->accumulate)
+		sum += ref_get(&op->y, i, j, 0);
+	ref_set(&op->y, i, j, 0, (float)sum);
+}
+
+static void linear_codes(const struct linear *op, int64_t i, const int8_t *x, float x_scale)
+{
+	for (int64_t j = 0; j < op->w->n; j++) {
+		const int8_t *w = (const int8_t *)op->w->data + j * op->w->k;
+		int32_t sum = 0;
+		float w_scale;
+
+		for (int64_t l = 0; l < op->w->k; l++)
+			sum += x[l] * w[l];
+		memcpy(&w_scale, scale_at(op->w, j), sizeof w_scale);
+		finish(op, i, j, (double)sum * x_scale * w_scale);
+	}
+}
+
+static enum status linear_i8(const struct linear *op)
+{
+	const int64_t k = op->w->k;
+	float *row = malloc((size_t)k * (sizeof *row + 1));
+	int8_t *codes = (int8_t *)(row + k);
+
+	if (!row)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a row of %lld values", (long long)k);
+	for (int64_t i = 0; i < op->x.dim[0]; i++) {
+		for (int64_t l = 0; l < k; l++)
+			row[l] = ref_get(&op->x, i, l, 0);
+		linear_codes(op, i, codes, tensor_quantise(row, k, codes));
+	}
+	free(row);
+	return STATUS_OK;
+}
+
 enum status ref_linear(struct kernels *k, const struct linear *op)
 {
 	const struct tensor w = weight_matrix(k, op->w);
 
+	if (op->w->dtype == DTYPE_I8)
+		return linear_i8(op);
 	for (int64_t i = 0; i < op->x.dim[0]; i++)
 		for (int64_t j = 0; j < op->w->n; j++) {
-			double sum = table_value(op->bias, j, 0);
+			double sum = 0;
 
 			for (int64_t l = 0; l < op->w->k; l++)
 				sum += (double)ref_get(&op->x, i, l, 0) * ref_get(&w, j, l, 0);
-			sum = ref_activate(op->activation, sum);
-			if (op->accumulate)
-				sum += ref_get(&op->y, i, j, 0);
-			ref_set(&op->y, i, j, 0, (float)sum);
+			finish(op, i, j, sum);
 		}
 	return STATUS_OK;
 }

@@ -3,6 +3,8 @@
 
 static enum status ref_open(struct kernels *k)
 {
+	if (k->weight_dtype == DTYPE_F8_E4M3)
+		return status_fail(STATUS_UNSUPPORTED, "device ref has no products in fp8; use f32, bf16 or int8");
 	if (k->dtype == DTYPE_OTHER)
 		k->dtype = DTYPE_F32;
 	return STATUS_OK;

@@ -82,6 +82,10 @@ static void test_open(void)
 		kernels_open("cuda:0", DTYPE_F32, 1, &k), STATUS_UNSUPPORTED, "--device cpu", "cuda says what to do");
 	check_failure(
 		kernels_open("cpu", DTYPE_I64, 1, &k), STATUS_UNSUPPORTED, "i64", "a dtype no device computes in");
+	check_failure(
+		kernels_open("ref", DTYPE_F8_E4M3, 1, &k), STATUS_UNSUPPORTED, "no products in fp8", "fp8 on ref");
+	check_failure(
+		kernels_open("cpu", DTYPE_F8_E4M3, 1, &k), STATUS_UNSUPPORTED, "no products in fp8", "fp8 on cpu");
 	CHECK("failures leave the handle alone", k == NULL);
 	CHECK("auto opens", kernels_open("auto", DTYPE_OTHER, 0, &k) == STATUS_OK);
 	CHECK("auto is cpu here", k && strcmp(kernels_device(k), "cpu") == 0);
@@ -656,6 +660,42 @@ static void test_device(const char *device, enum dtype dtype)
 	kernels_close(k);
 }
 
+/* int8 by hand: rows of x scaled by 4 / 127 and 1 / 127; of w by 2 / 127 and 0; codes are whole multiples. */
+static void test_i8_formula(void)
+{
+	float x[] = { 4, -2, 1, 0.5f }, w[] = { 1, 2, 0, 0 }, y[4], bias[] = { 0.25f, -1 };
+	const int64_t square[] = { 2, 2 };
+	struct tensor source = tensor_view(w, DTYPE_F32, 2, square), row = tensor_view(bias, DTYPE_F32, 1, square);
+	struct linear op = { .x = tensor_view(x, DTYPE_F32, 2, square), .y = tensor_view(y, DTYPE_F32, 2, square) };
+	struct weight *matrix = NULL, *exact = NULL, *table = NULL;
+	struct kernels *k = NULL;
+	bool right = kernels_open("ref", DTYPE_I8, 1, &k) == STATUS_OK &&
+		     kernels_pack_block(k, 1, &source, &matrix) == STATUS_OK &&
+		     kernels_pack_linear(k, 1, &source, &exact) == STATUS_OK &&
+		     kernels_pack_table(k, &row, &table) == STATUS_OK;
+
+	CHECK("ref opens in int8", right && kernels_dtype(k) == DTYPE_F32 && kernels_weight_dtype(k) == DTYPE_I8);
+	op.w = matrix;
+	op.bias = table;
+	right = right && kernels_linear(k, &op) == STATUS_OK;
+	/* codes: x 127 -64 | 127 64 (63.5 is halfway, to even), w 64 127 | 0 0 */
+	right = right && fabsf(y[0] - (float)((127 * 64 - 64 * 127) * (4.0 * 2 / 127 / 127) + 0.25)) < 1e-6f &&
+		y[1] == -1 && fabsf(y[2] - (float)((127 * 64 + 64 * 127) * (2.0 / 127 / 127) + 0.25)) < 1e-6f &&
+		y[3] == -1;
+	CHECK("ref int8 is what the header says", right);
+	x[1] = NAN;
+	right = right && kernels_linear(k, &op) == STATUS_OK;
+	CHECK("a row with NaN gives NaN, the others do not", right && isnan(y[0]) && isnan(y[1]) && y[3] == -1);
+	x[1] = -2;
+	op.w = exact;
+	right = right && kernels_linear(k, &op) == STATUS_OK;
+	CHECK("what pack_linear packed stays exact", right && y[0] == 0.25f && y[2] == 2.25f);
+	weight_free(k, matrix);
+	weight_free(k, exact);
+	weight_free(k, table);
+	kernels_close(k);
+}
+
 static void test_ref(void)
 {
 	struct kernels *k = NULL;
@@ -678,6 +718,7 @@ int main(void)
 	test_views();
 	test_open();
 	test_ref();
+	test_i8_formula();
 	test_device("ref", DTYPE_F32);
 	test_device("ref", DTYPE_BF16);
 	test_device("cpu", DTYPE_F32);
