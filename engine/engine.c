@@ -210,6 +210,7 @@ static void book(struct progress *p)
 	p->load_seconds = p->run->load_seconds;
 	p->flops = kernels_flops(p->run->k);
 	p->since = now;
+	p->now.loras = p->run->loras;
 }
 
 /* Ends the stage under way and begins another; tells the caller; STATUS_CANCELLED when the caller wants no more. */

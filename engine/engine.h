@@ -26,11 +26,21 @@ struct engine_options {
 enum stage { STAGE_LOAD, STAGE_TEXT, STAGE_STEP, STAGE_DECODE, STAGE_PNG, STAGE_COUNT };
 const char *stage_name(enum stage s); /* "load", "text", "step", "decode", "png" */
 
+/* How many modules of each LoRA file of a recipe change the model, of how many; of the first ones only. */
+enum { ENGINE_LORAS_MAX = 16 };
+struct engine_loras {
+	int n;
+	struct {
+		int applied, modules;
+	} of[ENGINE_LORAS_MAX];
+};
+
 struct engine_progress {
 	enum stage stage;
 	int step, steps;             /* STAGE_STEP: step of steps is about to run (0-based); else 0 */
 	double seconds[STAGE_COUNT]; /* spent so far in each stage */
 	double flops[STAGE_COUNT];   /* of products, convolutions and attention (kernels_flops) */
+	struct engine_loras loras;   /* once they are applied */
 };
 
 struct engine_job {

@@ -8,6 +8,7 @@
 #ifndef PROMPTFS_ENGINE_FAMILY_H
 #define PROMPTFS_ENGINE_FAMILY_H
 
+#include "engine/engine.h"
 #include "engine/model.h"
 #include "engine/recipe.h"
 #include "engine/sampler.h"
@@ -19,9 +20,10 @@ struct run {
 	struct kernels *k;
 	struct arena *arena; /* whatever is taken lives until the job ends, unless released to a mark */
 	const struct recipe *recipe;
-	struct trace *trace; /* NULL: no trace is wanted */
-	struct rng rng;      /* every random number of the job comes from it, in order */
-	double load_seconds; /* spent on loading weights: families add to it */
+	struct trace *trace;       /* NULL: no trace is wanted */
+	struct rng rng;            /* every random number of the job comes from it, in order */
+	double load_seconds;       /* spent on loading weights: families add to it */
+	struct engine_loras loras; /* of the recipe, once a part was needed */
 };
 
 /* Seconds of a monotonic clock. */

@@ -206,10 +206,7 @@ static enum status kandinsky_resolve(const struct model *m, struct recipe *r)
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Kandinsky"));
 	TRY(find_prior(m, r, &place));
-	TRY(sampler_check(place.scheduler, "", prior_steps(r)));
-	if (r->n_loras > 0)
-		return status_fail(STATUS_INVALID, "LoRA %s: Kandinsky has no LoRA support", r->loras[0].name);
-	return STATUS_OK;
+	return sampler_check(place.scheduler, "", prior_steps(r));
 }
 
 static enum status kandinsky_apply_cfg(const struct model *m, struct recipe *r, double cfg)
@@ -317,7 +314,9 @@ static enum status need_prior(struct kandinsky *z, const struct recipe *r)
 	memset(m.override, 0, sizeof m.override);
 	snprintf(path, sizeof path, "%s/%stokenizer", place.path, place.prefixed ? "prior_" : "");
 	TRY(tokenizer_open(path, &z->prior.tokenizer));
-	return parts_open(&m, z->k, &z->memory, prior_kinds[place.prefixed], PRIOR_PARTS, &z->prior.parts);
+	TRY(parts_open(&m, z->k, &z->memory, prior_kinds[place.prefixed], PRIOR_PARTS, &z->prior.parts));
+	TRY(parts_beside(z->prior.parts, &z->model, decoder_kinds, DECODER_PARTS));
+	return parts_beside(z->parts, &m, prior_kinds[place.prefixed], PRIOR_PARTS);
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */

@@ -1,9 +1,8 @@
-/* lora: small changes of a model's weights (LoRA, LoCon, LoHa, LoKr), added while the weights are loaded.
+/* lora: small changes of a model's weights (LoRA, LoCon, LoHa, LoKr, DoRA), added while the weights are loaded.
  *
  *     TRY(lora_open(recipe, &set));
- *     TRY(lora_match(set, parts, n));                   // every key finds its weight, or an error lists those that do
- * not weights_add_lora(w, set, "unet");                 // from now on weights_find gives W + scale * alpha / rank * B
- * A
+ *     TRY(lora_match(set, parts, n));         // every key finds its weight, or an error lists those that do not
+ *     weights_add_lora(w, set, "unet");       // from now on weights_find gives W + scale * alpha / rank * B A
  *
  * Names understood: diffusers and PEFT, kohya (diffusers' or the original names, dots as underscores), diffusion_model.
  *
@@ -29,6 +28,8 @@ enum status lora_match(struct lora_set *s, const struct lora_part *parts, int n)
 
 /* Whether it is what lora_open would give; NULL: none. */
 bool lora_is(const struct lora_set *s, const struct recipe *r);
+/* How many modules of the i-th file change the model, of how many; false past the last. */
+bool lora_count(const struct lora_set *s, int i, int *applied, int *of);
 bool lora_touches_part(const struct lora_set *s, const char *part);
 bool lora_touches(const struct lora_set *s, const char *part, const char *tensor);
 /* Adds to the tensor's values: rows x columns, F32. */

@@ -19,6 +19,8 @@ struct parts {
 		uint64_t bytes; /* once packed */
 		void *loaded;   /* NULL while not */
 	} part[PARTS_MAX];
+	struct component beside[PARTS_MAX]; /* that LoRAs may change too, kept by another struct parts */
+	int n_beside;
 };
 
 static enum status measure(struct parts *p, int i)
@@ -112,22 +114,33 @@ void parts_close(struct parts *p)
 	free(p);
 }
 
+enum status parts_beside(struct parts *p, const struct model *m, const struct part_kind *kinds, int n)
+{
+	p->n_beside = 0;
+	for (int i = 0; i < n; i++)
+		TRY(model_component(m, kinds[i].component, &p->beside[i]));
+	p->n_beside = n;
+	return STATUS_OK;
+}
+
 static enum status match(const struct parts *p, struct lora_set *loras)
 {
-	struct lora_part parts[PARTS_MAX];
-	struct weights *w[PARTS_MAX] = { NULL };
+	struct lora_part parts[2 * PARTS_MAX] = { { NULL, NULL } };
+	struct weights *w[2 * PARTS_MAX] = { NULL };
+	int n = p->n + p->n_beside;
 	enum status status = STATUS_OK;
 
-	for (int i = 0; i < p->n && status == STATUS_OK; i++) {
-		struct component plain = p->part[i].component;
+	for (int i = 0; i < n && status == STATUS_OK; i++) {
+		const struct component *c = i < p->n ? &p->part[i].component : &p->beside[i - p->n];
+		struct component plain = *c;
 
 		plain.loras = NULL;
 		status = weights_open_component(&plain, &w[i]);
-		parts[i] = (struct lora_part){ p->part[i].component.name, w[i] };
+		parts[i] = (struct lora_part){ c->name, w[i] };
 	}
 	if (status == STATUS_OK)
-		status = lora_match(loras, parts, p->n);
-	for (int i = 0; i < p->n; i++)
+		status = lora_match(loras, parts, n);
+	for (int i = 0; i < n; i++)
 		weights_close(w[i]);
 	return status;
 }
@@ -159,11 +172,21 @@ static enum status change_loras(struct parts *p, const struct recipe *r)
 	return STATUS_OK;
 }
 
+static void tell_loras(const struct parts *p, struct run *run)
+{
+	struct engine_loras *out = &run->loras;
+
+	for (out->n = 0; out->n < ENGINE_LORAS_MAX; out->n++)
+		if (!lora_count(p->loras, out->n, &out->of[out->n].applied, &out->of[out->n].modules))
+			break;
+}
+
 enum status parts_need(struct parts *p, int i, struct run *run, void **out)
 {
 	double start = run_clock();
 
 	TRY(change_loras(p, run->recipe));
+	tell_loras(p, run);
 	if (!p->part[i].loaded) {
 		for (int j = 0; j < p->n && !p->together; j++)
 			if (p->kinds[j].turn != p->kinds[i].turn)

@@ -50,6 +50,9 @@ enum status parts_open(const struct model *m, struct kernels *k, const struct me
 	const struct part_kind *kinds, int n, struct parts **out);
 void parts_close(struct parts *p); /* NULL is allowed */
 
+/* Parts of a model that lie elsewhere: a LoRA's keys may name them too.  Nothing of them is loaded here. */
+enum status parts_beside(struct parts *p, const struct model *m, const struct part_kind *kinds, int n);
+
 /* The loaded part i, borrowed until a part of another turn is needed.  The time it takes is added to
  * run->load_seconds. */
 enum status parts_need(struct parts *p, int i, struct run *run, void **out);

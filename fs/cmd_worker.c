@@ -81,11 +81,21 @@ static json_t *loaded_value(const struct engine *e)
 	return list;
 }
 
+static json_t *loras_value(const struct engine_loras *loras)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < loras->n; i++)
+		json_array_append_new(list, json_pack("[i, i]", loras->of[i].applied, loras->of[i].modules));
+	return list;
+}
+
 static enum status reply_done(struct serving *s, const struct engine_progress *last, int fd)
 {
 	return reply(s,
-		json_pack("{s:s, s:o, s:I, s:o}", "kind", "done", "seconds", seconds_value(last), "memory",
-			(json_int_t)engine_memory(s->engine), "loaded", loaded_value(s->engine)),
+		json_pack("{s:s, s:o, s:I, s:o, s:o}", "kind", "done", "seconds", seconds_value(last), "memory",
+			(json_int_t)engine_memory(s->engine), "loaded", loaded_value(s->engine), "loras",
+			loras_value(&last->loras)),
 		fd);
 }
 

@@ -429,6 +429,7 @@ static enum status generate(struct instance *in, struct job *job, struct answer 
 	in->generating = false;
 	TRY(status);
 	memcpy(a->result.seconds, reply.progress.seconds, sizeof a->result.seconds);
+	a->result.loras = reply.progress.loras;
 	note_loaded(in, &reply);
 	in->deaths = 0;
 	return STATUS_OK;

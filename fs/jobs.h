@@ -35,6 +35,7 @@ struct job_result {
 	size_t png_len;
 	bool from_cache;
 	double seconds[STAGE_COUNT]; /* of the generation; zeros when from the cache */
+	struct engine_loras loras;   /* likewise */
 };
 
 struct job_request {

@@ -91,15 +91,18 @@ static struct note *note_new(uint64_t name, struct resolve_revision revision, co
 	memcpy(n->outcome.key, result->key, sizeof(n->outcome.key));
 	n->outcome.from_cache = result->from_cache;
 	memcpy(n->outcome.seconds, result->seconds, sizeof(n->outcome.seconds));
+	n->outcome.loras = result->loras;
 	n->outcome.when = time(NULL);
 	return n;
 }
 
-/* A later hit of the cache keeps the times of the generation that made the picture. */
-static void keep_seconds(struct note *fresh, const struct note *old)
+/* A later hit of the cache keeps what is known of the generation that made the picture. */
+static void keep_making(struct note *fresh, const struct note *old)
 {
-	if (fresh->outcome.from_cache && !old->outcome.error)
-		memcpy(fresh->outcome.seconds, old->outcome.seconds, sizeof(fresh->outcome.seconds));
+	if (!fresh->outcome.from_cache || old->outcome.error)
+		return;
+	memcpy(fresh->outcome.seconds, old->outcome.seconds, sizeof(fresh->outcome.seconds));
+	fresh->outcome.loras = old->outcome.loras;
 }
 
 void outcomes_note(
@@ -112,7 +115,7 @@ void outcomes_note(
 	pthread_mutex_lock(&o->mu);
 	old = find_locked(o, fresh->name, revision);
 	if (old) {
-		keep_seconds(fresh, old);
+		keep_making(fresh, old);
 		remove_locked(o, old);
 	}
 	if (o->count >= REMEMBERED_MAX)

@@ -19,6 +19,7 @@ struct outcome {
 	char key[RECIPE_KEY_LEN + 1];
 	bool from_cache;
 	double seconds[STAGE_COUNT];
+	struct engine_loras loras;
 	int64_t when; /* seconds since the epoch */
 };
 

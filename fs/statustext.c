@@ -279,14 +279,29 @@ static void find_standing(struct daemon *d, const struct child *c, struct standi
 		out->state = *out->key && cache_has(d->cache, out->key) ? "ready" : "new";
 }
 
-static void set_recipe(json_t *object, const struct resolved *r)
+/* How much of each LoRA was applied, where it is known: a picture that only the cache knows does not tell. */
+static void set_loras(json_t *recipe, const struct standing *s)
+{
+	json_t *lora;
+	size_t i;
+
+	json_array_foreach (json_object_get(recipe, "loras"), i, lora) {
+		json_object_del(lora, "path"); /* where it lies is the owner's business */
+		if (!s->tried || i >= (size_t)s->outcome.loras.n)
+			continue;
+		json_object_set_new(lora, "applied", json_integer(s->outcome.loras.of[i].applied));
+		json_object_set_new(lora, "of", json_integer(s->outcome.loras.of[i].modules));
+	}
+}
+
+static void set_recipe(json_t *object, const struct resolved *r, const struct standing *s)
 {
 	json_t *recipe = NULL;
 
-	if (r->status == STATUS_OK && recipe_to_json(&r->recipe, &recipe) == STATUS_OK)
-		json_object_set_new(object, "recipe", recipe);
-	else
-		json_object_set_new(object, "recipe", json_null());
+	if (r->status != STATUS_OK || recipe_to_json(&r->recipe, &recipe) != STATUS_OK)
+		recipe = json_null();
+	set_loras(recipe, s);
+	json_object_set_new(object, "recipe", recipe);
 }
 
 static void set_progress(json_t *object, const struct standing *s)
@@ -311,7 +326,7 @@ enum status statustext_info(struct daemon *d, const struct child *c, struct byte
 	json_object_set_new(object, "width", json_integer(r->width));
 	json_object_set_new(object, "height", json_integer(r->height));
 	json_object_set_new(object, "size", json_integer((json_int_t)r->size));
-	set_recipe(object, r);
+	set_recipe(object, r, &s);
 	set_text(object, "key", s.key);
 	set_text(object, "error", r->status != STATUS_OK ? r->text : s.tried ? s.outcome.text : NULL);
 	set_progress(object, &s);

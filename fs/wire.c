@@ -377,6 +377,28 @@ static enum status read_loaded(const json_t *body, struct wire_reply *out)
 	return STATUS_OK;
 }
 
+/* Pairs: how many modules of a file were applied, of how many. */
+static enum status read_loras(const json_t *body, struct engine_loras *out)
+{
+	const json_t *list = json_object_get(body, "loras"), *pair;
+	size_t i;
+
+	if (!json_is_array(list) || json_array_size(list) > ENGINE_LORAS_MAX)
+		return wrong("loras");
+	json_array_foreach (list, i, pair) {
+		const json_t *applied = json_array_get(pair, 0), *modules = json_array_get(pair, 1);
+
+		if (json_array_size(pair) != 2 || !json_is_integer(applied) || !json_is_integer(modules) ||
+			json_integer_value(applied) < 0 || json_integer_value(modules) > INT_MAX ||
+			json_integer_value(applied) > json_integer_value(modules))
+			return wrong("loras");
+		out->of[i].applied = (int)json_integer_value(applied);
+		out->of[i].modules = (int)json_integer_value(modules);
+	}
+	out->n = (int)json_array_size(list);
+	return STATUS_OK;
+}
+
 static enum status read_done(const json_t *body, struct wire_reply *out)
 {
 	int64_t memory;
@@ -384,6 +406,7 @@ static enum status read_done(const json_t *body, struct wire_reply *out)
 	TRY(read_int(body, "memory", INT64_MAX, &memory));
 	out->memory = (uint64_t)memory;
 	TRY(read_loaded(body, out));
+	TRY(read_loras(body, &out->progress.loras));
 	return read_seconds(body, out->progress.seconds);
 }
 

@@ -13,7 +13,7 @@
  *     from the worker    ready     device, dtype                   after hello
  *                        hashed    hash                            after hash
  *                        progress  stage, step, steps, seconds     while generate and warm run
- *                        done      seconds, memory, loaded         after generate, with the picture; warm; unload
+ *                        done      seconds, memory, loaded, loras  after generate, with the picture; warm; unload
  *                        failed    status, text                    after any of them
  *
  * The end of the connection tells a worker to quit.  The daemon trusts a worker with nothing: wire_read_reply checks
@@ -62,7 +62,7 @@ struct wire_reply {
 	char device[32];                 /* WIRE_READY */
 	enum dtype dtype;                /* WIRE_READY: not DTYPE_OTHER */
 	char hash[MODEL_HASH_LEN + 1];   /* WIRE_HASHED */
-	struct engine_progress progress; /* WIRE_PROGRESS; WIRE_DONE: the seconds */
+	struct engine_progress progress; /* WIRE_PROGRESS; WIRE_DONE: the seconds and loras */
 	uint64_t memory;                 /* WIRE_DONE: what the engine holds */
 	int n_loaded;                    /* WIRE_DONE: identities of the models it has loaded */
 	char loaded[ENGINE_MODELS_MAX][MODEL_HASH_LEN + 1];

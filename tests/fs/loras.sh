@@ -17,6 +17,16 @@ check "with one" is_png "$images/a.png" 64x64
 check "it changes the picture" bash -c "! cmp -s '$images/plain.png' '$images/a.png'"
 key() { grep -o '"key": "[0-9a-f]*"' "$status/info/$1.json"; }
 is "both spellings are one recipe" "$(cat "$images/b.png" >/dev/null; key b)" "$(key a)"
+lora() { python3 -c "
+import json
+print(*(l.get('$2') for l in json.load(open('$status/info/$1.json'))['recipe']['loras']))"; }
+is "the info has its name, not its place" "$(lora a name) $(lora a path)" "ink None"
+modules=$(python3 -c "
+import json, struct
+f = open('$top/loras/ink.safetensors', 'rb')
+keys = json.loads(f.read(struct.unpack('<Q', f.read(8))[0]))
+print(len({k.split('.')[0] for k in keys if k != '__metadata__'}))")
+is "and how many of its modules were applied" "$(lora a applied) of $(lora a of)" "$modules of $modules"
 cp "$top/loras/ink.safetensors" "$top/loras/other.safetensors"
 printf 'a boat\nLoRA: other:0.8' >"$prompts/c.txt"
 is "another name of the same file has the same key" "$(cat "$images/c.png" >/dev/null; key c)" "$(key a)"

@@ -282,7 +282,7 @@ static const char *const good_replies[] = {
 	"{\"kind\":\"hashed\",\"id\":2,\"hash\":\"0123456789abcdef0123456789abcdef\"}",
 	"{\"kind\":\"progress\",\"id\":3,\"stage\":2,\"step\":3,\"steps\":8,\"seconds\":[0,0.5,1,0,0]}",
 	"{\"kind\":\"done\",\"id\":4,\"seconds\":[0,0.5,1,0,0.25],\"memory\":12345,\"loaded\":["
-	"\"0123456789abcdef0123456789abcdef\"]}",
+	"\"0123456789abcdef0123456789abcdef\"],\"loras\":[[3,3],[0,12]]}",
 	"{\"kind\":\"failed\",\"id\":5,\"status\":3,\"text\":\"vae: truncated\"}",
 };
 enum { N_REPLIES = sizeof good_replies / sizeof *good_replies };
@@ -294,6 +294,9 @@ static bool reply_is_sane(const struct wire_reply *r)
 
 	for (int i = 0; i < STAGE_COUNT; i++)
 		sane = sane && r->progress.seconds[i] >= 0 && isfinite(r->progress.seconds[i]);
+	for (int i = 0; i < r->progress.loras.n; i++)
+		sane = sane && r->progress.loras.of[i].applied >= 0 &&
+		       r->progress.loras.of[i].applied <= r->progress.loras.of[i].modules;
 	if (r->kind == WIRE_HASHED)
 		sane = sane && strlen(r->hash) == MODEL_HASH_LEN;
 	return sane && (r->kind == WIRE_FAILED) == (r->status != STATUS_OK);
@@ -318,8 +321,8 @@ static void test_wrong_replies(void)
 {
 	static const char *const values[] = { "null", "-1", "99999999999999", "1.5", "\"\"", "\"x\"", "[]", "{}",
 		"true", "[1,2,3,4,-1]", "[1,2,3,4,5,6]", "[1,2,3,4,\"5\"]", "-9223372036854775808",
-		"\"0123456789ABCDEF0123456789abcdef\"",
-		"\"a text that is longer than any name of a device or dtype\"" };
+		"\"0123456789ABCDEF0123456789abcdef\"", "[[1]]", "[[2,1]]", "[[-1,1]]", "[[1,99999999999999]]",
+		"[[\"1\",\"1\"]]", "\"a text that is longer than any name of a device or dtype\"" };
 	int insane = 0, taken_without = 0, untouched = 0, n = 0;
 
 	for (int i = 0; i < N_REPLIES; i++) {
