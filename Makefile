@@ -54,7 +54,7 @@ BENCH    := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps check check-long demo asan tsan lint format fuzz bench install tests clean
+.PHONY: all help deps check check-long demo asan tsan lint format fuzz bench install tests clean eval-model
 
 all: $(BUILD)/promptfs ## build ./promptfs
 	@ln -sfn $(BUILD)/promptfs promptfs
@@ -110,6 +110,13 @@ tests: $(TEST_BIN) $(REPLAYS)
 
 bench: all $(BENCH) ## speed of the kernels (never passes or fails)
 	@for b in $(BENCH); do $$b || exit 1; done
+
+MODEL ?= models/pocket
+PYTHON ?= python3
+eval-model: ## how well MODEL paints what it is asked: figures, and a sheet in $(BUILD) (DATA=DIR; needs PyTorch and diffusers)
+	@[ -n "$(DATA)" ] || { echo "eval-model: DATA=DIR must name the drawings; training/README.md says where they come from"; exit 1; }
+	@mkdir -p $(BUILD)
+	@$(PYTHON) training/evaluate.py $(MODEL) $(DATA) --sheet $(BUILD)/sheet.png --json $(BUILD)/figures.json
 
 # what reads bytes from elsewhere, with what that needs
 PARSERS := kernels/status.c kernels/tensor.c $(addprefix engine/,bytes.c fp8.c gguf.c gguf_blocks.c gguf_grids.c json.c \

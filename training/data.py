@@ -5,6 +5,7 @@ A data directory holds
     annotations/{en,zh}.json   CLDR annotations
 README.md says where both come from.
 """
+import hashlib
 import json
 import pathlib
 from dataclasses import dataclass, field
@@ -90,6 +91,53 @@ def compose(drawing, ground, size=SIZE):
     part *= 1 - drawing[..., 3:].astype(np.float32) / 255
     part += drawing[..., :3]
     return out.clip(0, 255)
+
+
+def scene(parts, ground, size=SIZE):
+    """Premultiplied drawings, each with the place of its middle (x, y), one over the other on a ground."""
+    out = np.empty((size, size, 3), np.float32)
+    out[:] = ground
+    for drawing, x, y in parts:
+        h, w = drawing.shape[:2]
+        x, y = x - w // 2, y - h // 2
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, size), min(y + h, size)
+        piece, part = drawing[y0 - y:y1 - y, x0 - x:x1 - x], out[y0:y1, x0:x1]
+        part *= 1 - piece[..., 3:].astype(np.float32) / 255
+        part += piece[..., :3]
+    return out.clip(0, 255)
+
+
+# Where two objects are, and how wide.
+PAIR = 112
+PLACES = {"beside": ((68, 128), (188, 128)), "over": ((128, 68), (128, 188))}
+# Colours that a drawing can be given: hue in turns, and factors of saturation and brightness.
+HUES = {"red": (0.99, 1, 1), "orange": (0.085, 1, 1), "yellow": (0.145, 1, 1.05), "green": (0.36, 0.9, 0.9), "teal": (0.5, 0.95, 0.95), "blue": (0.62, 1, 0.95),
+        "purple": (0.765, 0.9, 0.95), "pink": (0.92, 0.6, 1.1)}
+
+
+def main_hue(drawing):
+    """The hue (in turns) that most of a drawing's colour has; None where there is none: gray or many-coloured drawings."""
+    hsv = np.asarray(Image.fromarray(np.ascontiguousarray(drawing[..., :3])).convert("HSV")).astype(np.float32) / 255
+    weight = hsv[..., 1] * hsv[..., 2] * drawing[..., 3].astype(np.float32) / 255
+    total, full = weight.sum(), drawing[..., 3].sum() / 255
+    mean = (weight * np.exp(2j * np.pi * hsv[..., 0])).sum() / max(total, 1e-6)
+    return float(np.angle(mean) / (2 * np.pi) % 1) if total > 0.35 * full and abs(mean) > 0.9 else None
+
+
+def recolour(drawing, colour, hue):
+    """The drawing with its main hue turned into a colour's; the other hues turn with it."""
+    to, saturation, brightness = HUES[colour]
+    hsv = np.asarray(Image.fromarray(np.ascontiguousarray(drawing[..., :3])).convert("HSV")).astype(np.float32)
+    hsv[..., 0] = (hsv[..., 0] + 255 * (to - hue)) % 255
+    hsv[..., 1] *= saturation
+    hsv[..., 2] *= brightness
+    rgb = np.asarray(Image.fromarray(hsv.clip(0, 255).astype(np.uint8), "HSV").convert("RGB"))
+    return np.concatenate([np.minimum(rgb, drawing[..., 3:]), drawing[..., 3:]], -1)
+
+
+def held_out(*what):
+    """One of ten pairs of drawings, and of drawings and colours, is never trained."""
+    return hashlib.sha256(" ".join(what).encode()).digest()[0] < 26
 
 
 def to_model(rgb):

@@ -1,10 +1,10 @@
 """Train the transformer, and the text encoder with it: denoiser.py DATA WORK [--seconds WALL] [--distil].
 
 Flow matching: x = (1 - s) x0 + s noise, the model says x0 - noise, with s spread as the eight steps of inference are.
---distil goes on from the result: a frozen copy with guidance becomes the target, so that one pass a step suffices.
+--distil goes on from the result: what guidance would add, by a frozen copy, is added to the target, so that one pass a step suffices.
+The frozen copy is told plainly what to draw, whatever the wording that the student has to read.
 """
 import argparse
-import copy
 import pathlib
 import time
 
@@ -20,9 +20,9 @@ import text
 from model import SHIFT, Fast, new_transformer, sample, sigmas
 from optim import Ema, Muon, decay, save
 
-BATCH, ROWS, LONG_ROWS, LONG_SHARE, EMPTY = 48, 32, 64, 0.15, 0.08
+BATCH, ROWS, LONG_ROWS, LONG_SHARE, EMPTY, RECOLOURED = 48, 32, 64, 0.15, 0.08, 0.08
 RATES = dict(muon=0.04, adam=1e-3, text=4e-4, ema=0.995, start=0.3)
-DISTIL = dict(muon=0.008, adam=4e-4, text=1e-4, ema=0.98, start=0.0)
+DISTIL = dict(muon=0.008, adam=4e-4, text=2e-4, ema=0.98, start=0.2)
 GUIDANCE, ASIDE = 1.5, 0.1
 SHOWN = ["a cat face", "汽车", "a guitar", "A RED HEART", "西瓜在紫色背景上", "a book", "请画一只熊猫，粉色背景", "a mushroom on a brown background",
          "Please draw a rocket on a yellow background.", "一条鱼", "tiger face, green background", "bicycle", "一张生日蛋糕的图片，红色背景", "smiling face", "a drawing of an octopus",
@@ -32,8 +32,8 @@ SHOWN = ["a cat face", "汽车", "a guitar", "A RED HEART", "西瓜在紫色背�
 class Batches:
     """Latents and prompts, every drawing equally often."""
 
-    def __init__(self, emoji, stored, tok, seed):
-        self.emoji, self.tok, self.rng = emoji, tok, np.random.default_rng(seed)
+    def __init__(self, emoji, stored, tok, seed, recoloured=None):
+        self.emoji, self.tok, self.rng, self.recoloured = emoji, tok, np.random.default_rng(seed), recoloured
         self.latents, self.grounds = stored["latents"], stored["grounds"].numpy()
         self.order = []
 
@@ -43,26 +43,71 @@ class Batches:
         return int(self.order.pop())
 
     def next(self):
-        """x0, ids, lengths, (drawing, colour; -1 for empty prompts); captions of 32 rows, or of 64 in a share of the batches."""
+        """x0, ids, lengths, (drawing, colour; -1 where the heads have nothing to learn), plain prompts (None where there is none).
+
+        Captions have 32 rows, or 64 in a share of the batches.
+        """
         rng, long = self.rng, self.rng.random() < LONG_SHARE
         rows = LONG_ROWS if long else ROWS
-        x0, ids, lengths, what = [], [], [], []
+        x0, ids, lengths, what, plain = [], [], [], [], []
         while len(x0) < BATCH:
-            i = self.pick()
-            k = 0 if rng.random() < 0.35 else int(rng.integers(1, self.grounds.shape[1]))
-            if not long and rng.random() < EMPTY:
-                words = ""
+            more = int(rng.integers(2, 4)) if long else int(rng.random() < 0.05)
+            if self.recoloured and rng.random() < RECOLOURED:
+                k = int(rng.integers(len(self.recoloured["what"])))
+                i, own, ground = self.recoloured["what"][k].tolist()
+                words = prompts.prompt(rng, self.emoji[i], data.COLOUR_NAMES[ground], more=more, own=data.COLOUR_NAMES[own])
+                latent, told, simply = self.recoloured["latents"][k], (-1, -1), None
             else:
-                more = int(rng.integers(2, 4)) if long else int(rng.random() < 0.05)
-                words = prompts.prompt(rng, self.emoji[i], data.COLOUR_NAMES[self.grounds[i, k]], more=more)
+                i = self.pick()
+                k = 0 if rng.random() < 0.35 else int(rng.integers(1, self.grounds.shape[1]))
+                ground = self.grounds[i, k]
+                words = "" if not long and rng.random() < EMPTY else prompts.prompt(rng, self.emoji[i], data.COLOUR_NAMES[ground], more=more)
+                latent, told = self.latents[i, k], (i, ground) if words else (-1, -1)
+                simply = prompts.plain(rng, self.emoji[i], data.COLOUR_NAMES[ground]) if words else ""
             one, n = text.tokenize(self.tok, [words])
             if n[0] > rows:
                 continue
             ids.append(F.pad(one[0], (0, rows - int(n[0])), value=self.tok.token_to_id("<|endoftext|>")))
             lengths.append(n[0])
-            x0.append(self.latents[i, k])
-            what.append((i, self.grounds[i, k]) if words else (-1, -1))
-        return torch.stack(x0).float(), torch.stack(ids), torch.stack(lengths), torch.tensor(what)
+            x0.append(latent)
+            what.append(told)
+            plain.append(simply)
+        return torch.stack(x0).float(), torch.stack(ids), torch.stack(lengths), torch.tensor(what), plain
+
+
+class Teacher:
+    """What guidance adds, by the frozen averages of a run (its own tokenizer, text encoder and transformer)."""
+
+    def __init__(self, work, compiled):
+        self.tok = Tokenizer.from_file(str(work / "tokenizer/tokenizer.json"))
+        self.encoder, transformer = text.new_encoder(self.tok), new_transformer()
+        load_averages(torch.load(work / "denoiser.pt"), self.encoder, transformer)
+        for m in self.encoder, transformer:
+            m.requires_grad_(False)
+        self.fast = Fast(transformer, compiled=compiled)
+        self.weights = self.fast.weights()
+        self.empty = self.caption([""])
+
+    def caption(self, words):
+        f, n = features(self.encoder, self.tok, words)
+        return self.fast.caption(self.weights, f, n)
+
+    @torch.no_grad()
+    def guidance(self, x, t, plain):
+        """sure - unsure; nothing where there is no plain prompt."""
+        known = torch.tensor([p is not None for p in plain])[:, None, None, None]
+        sure = self.fast.forward(x, t, self.caption([p or "" for p in plain]), self.weights)
+        unsure = self.fast.forward(x, t, self.empty.expand(len(x), -1, -1).contiguous(), self.weights)
+        return torch.where(known, sure - unsure, 0)
+
+
+def trained(encoder, transformer):
+    return [p for l in encoder.layers[:-1] for p in l.parameters()] + [encoder.embed_tokens.weight] + list(transformer.parameters())
+
+
+def load_averages(state, encoder, transformer):
+    for p, v in zip(trained(encoder, transformer), state["ema"]["shadow"]):
+        p.data.copy_(v)
 
 
 def features(encoder, tok, texts, rows=ROWS):
@@ -99,6 +144,9 @@ def main():
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
     ap.add_argument("--seconds", type=float, default=3600), ap.add_argument("--distil", action="store_true")
     ap.add_argument("--compile", action="store_true", help="fuse the blocks with torch.compile (needs a C++ compiler)")
+    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint: its transformer goes on with this run's text encoder")
+    ap.add_argument("--teacher", type=pathlib.Path, help="the work directory of the teacher of --distil, if another")
+    ap.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     a = ap.parse_args()
     rates, name = (DISTIL, "distilled") if a.distil else (RATES, "denoiser")
     ckpt = a.work / f"{name}.pt"
@@ -108,20 +156,20 @@ def main():
     vae = AutoencoderKL.from_pretrained(a.work / "vae").eval()
     encoder, transformer, heads = text.new_encoder(tok), new_transformer(), text.new_heads()
     want, _ = text.targets(stored["latents"][:, 0])
-    trained = lambda e, t: [p for l in e.layers[:-1] for p in l.parameters()] + [e.embed_tokens.weight] + list(t.parameters())
-    teacher = None
-    if a.distil:
+    teacher = Teacher(a.teacher or a.work, a.compile) if a.distil else None
+    if a.distil and not a.after:
         s = torch.load(a.work / "denoiser.pt")
-        for p, v in zip(trained(encoder, transformer), s["ema"]["shadow"]):
-            p.data.copy_(v)
-        heads.load_state_dict(s["heads"])
-        teacher = copy.deepcopy(encoder).requires_grad_(False), Fast(copy.deepcopy(transformer).requires_grad_(False), compiled=a.compile)
+        load_averages(s, encoder, transformer)
     else:
         s = torch.load(a.work / "text.pt")
         encoder.load_state_dict(s["model"])
-        heads.load_state_dict(s["heads"])
+    heads.load_state_dict(s["heads"])
+    if a.after:
+        averages, parameters = torch.load(a.after)["ema"]["shadow"], list(transformer.parameters())
+        for p, v in zip(parameters, averages[-len(parameters):]):
+            p.data.copy_(v)
     fast = Fast(transformer, compiled=a.compile)
-    plain = Fast(transformer)
+    eager = Fast(transformer)
     wide = [p for n, p in transformer.named_parameters() if p.ndim == 2 and ("attention.to_" in n or "feed_forward" in n)]
     ids = {id(p) for p in wide}
     rest = [p for p in transformer.parameters() if id(p) not in ids]
@@ -135,7 +183,8 @@ def main():
         step, wall, cpu = s["step"], s["wall"], s["cpu"]
         for o, k in (encoder, "encoder"), (transformer, "transformer"), (heads, "heads"), (muon, "muon"), (adam, "adam"), (ema, "ema"):
             o.load_state_dict(s[k])
-    batches = Batches(emoji, stored, tok, 1000 + step)
+    more = a.work / "recoloured.pt"
+    batches = Batches(emoji, stored, tok, 1000 + step, torch.load(more) if more.exists() else None)
     torch.manual_seed(1000 + step)
 
     held = Batches(emoji, stored, tok, 77)
@@ -145,20 +194,20 @@ def main():
     @torch.no_grad()
     def validate():
         """Velocity MSE at the eight sigmas of inference on fixed pictures; at sigma 1 alone."""
-        w, losses = plain.weights(), torch.zeros(8)
-        for (x0, i, n, _), noise in zip(held, fixed):
+        w, losses = eager.weights(), torch.zeros(8)
+        for (x0, i, n, _, _), noise in zip(held, fixed):
             with torch.autocast("cpu", torch.bfloat16):
                 f = text.encode(encoder, i)
-            c = plain.caption(w, f, n)
+            c = eager.caption(w, f, n)
             for k, s in enumerate(sigmas()[:-1]):
-                v = plain.forward((1 - s) * x0 + s * noise, (1 - s).expand(len(x0)), c, w)
+                v = eager.forward((1 - s) * x0 + s * noise, (1 - s).expand(len(x0)), c, w)
                 losses[k] += F.mse_loss(v, x0 - noise) / len(held)
         return f"validation {losses.mean():.4f}, at sigma 1 {losses[0]:.4f}"
 
     def show():
         ema.swap()
         line = validate()
-        pictures = draw(plain, encoder, tok, vae, SHOWN)
+        pictures = draw(eager, encoder, tok, vae, SHOWN)
         data.grid(pictures, 8).save(a.work / f"{name}-{step:05d}.png")
         ema.swap()
         return line
@@ -167,27 +216,20 @@ def main():
         save(ckpt, step=step, wall=wall, cpu=cpu, encoder=encoder.state_dict(), transformer=transformer.state_dict(), heads=heads.state_dict(), muon=muon.state_dict(),
              adam=adam.state_dict(), ema=ema.state_dict())
 
-    empty = text.tokenize(tok, [""], ROWS)
     last, last_cpu, saved, shown, mean_loss = time.time(), time.process_time(), time.time(), wall, None
     while wall < a.seconds:
-        rate = min(1, (step + 1) / 20) * decay(min(1, wall / a.seconds), rates["start"])
+        rate = min(1, (step + 1) / 20) * decay(min(1, wall / a.seconds), rates["start"]) * a.rate
         muon.param_groups[0]["lr"] = rates["muon"] * rate
         for g in adam.param_groups:
             g["lr"] = g["base"] * rate
-        x0, i, n, what = batches.next()
+        x0, i, n, what, plain = batches.next()
         u = (torch.rand(1) + torch.arange(BATCH) / BATCH) % 1  # stratified
         s = SHIFT * u / (1 + (SHIFT - 1) * u)
         noise = torch.randn_like(x0)
         x = torch.lerp(x0, noise, s[:, None, None, None])
         target = x0 - noise
         if teacher:
-            with torch.no_grad():
-                w = teacher[1].weights()
-                with torch.autocast("cpu", torch.bfloat16):
-                    f, e = text.encode(teacher[0], i), text.encode(teacher[0], empty[0])
-                sure = teacher[1].forward(x, 1 - s, teacher[1].caption(w, f, n), w)
-                unsure = teacher[1].forward(x, 1 - s, teacher[1].caption(w, e, empty[1]).expand(BATCH, -1, -1).contiguous(), w)
-                target = target + GUIDANCE * (sure - unsure)
+            target = target + GUIDANCE * teacher.guidance(x, 1 - s, plain)
         w = fast.weights()
         with torch.autocast("cpu", torch.bfloat16):
             f = text.encode(encoder, i)
@@ -209,7 +251,7 @@ def main():
         if time.time() - saved > 150:
             keep()
             saved = time.time()
-        if wall - shown > 600 or step == 100:
+        if wall - shown > 1500 or step == 100:
             print(f"step {step} {show()}", flush=True)
             shown = wall
     keep()

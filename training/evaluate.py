@@ -1,18 +1,33 @@
-"""Measure a checkpoint: evaluate.py MODEL_DIR DATA [--names N] [--sheet OUT.png] [--pipeline].
+"""Measure a checkpoint: evaluate.py MODEL_DIR DATA [--sheet OUT.png] [--json OUT.json] [--only PARTS] [--names N] [--random N].
 
-Prompts use wordings that prompts.py does not have, in four spellings (lower case, First capital, Title Case, CAPITALS).  A picture is
-compared, as 16x16 Lab colours and gradient strengths, with every drawing on white; printed is how often the right one is nearest and
-among the five nearest.  Fixed seeds.  --pipeline also makes two pictures by diffusers' ZImagePipeline and compares.
+Every prompt has a wording that prompts.py does not have, English in four spellings (lower case, First capital, Title Case, CAPITALS);
+seeds are fixed, one pass a step.  A picture is compared, as 16x16 Lab colours and gradient strengths, with the drawings themselves on
+white; printed is how often the right one is nearest and among the five nearest.  PARTS, all by default:
+    ceiling    the drawings through the autoencoder alone
+    names      300 English and 300 Chinese names; the sharpness of their pictures
+    bare       100 names a language and nothing else
+    grounds    the colour of the ground, twelve names
+    colours    the colour of the object, pairs of drawing and colour never trained
+    pairs      two objects, pairs never trained: both there, and where they were asked for
+    words      written words: correlation with the rendered glyphs (needs a font with Chinese for those)
+    random     1,000 prompts, empty, very long and nonsense ones among them: nothing constant, saturated, noisy or NaN
+    seeds      how far apart two seeds are
+    diffusers  two pictures by diffusers' ZImagePipeline, compared with ours
 """
 import argparse
 import json
 import pathlib
+import sys
 
-import numpy as np
-import torch
-from diffusers import AutoencoderKL, ZImageTransformer2DModel
-from tokenizers import Tokenizer
-from transformers import Qwen3Model
+try:
+    import numpy as np
+    import torch
+    from diffusers import AutoencoderKL, ZImageTransformer2DModel
+    from PIL import Image, ImageDraw, ImageFont
+    from tokenizers import Tokenizer
+    from transformers import Qwen3Model
+except ImportError as missing:
+    sys.exit(f"evaluate.py: {missing}. It needs PyTorch, diffusers, transformers and Pillow: pip install -r training/requirements.txt")
 
 import data
 import prompts
@@ -23,9 +38,18 @@ ENGLISH = ["could you sketch {a} for me", "my favourite {n}", "a lovely {n} all 
 CHINESE = ["给我看看{n}", "帮我画个{n}吧", "我喜欢{n}", "一幅漂亮的{n}", "大大的{n}", "请给我{n}", "想要{n}的图", "看，{n}"]
 GROUNDS = {"en": ["{a} placed on a {c} background", "{n} standing before a {c} background", "a background in {c} and {a}"],
            "zh": ["{c}背景前面的{n}", "{n}放在{c}背景上", "背景用{c}，画{n}"]}
+COLOURED = {"en": ["look, a {c} {n}", "we need a {n} that is {c}", "my {c} {n}"], "zh": ["看，{c}的{n}", "我喜欢{c}的{n}", "请给我{c}{n}"]}
+PAIRS = {("en", "beside"): ["look, {a} to the left of {b}", "we need {b} on the right side of {a}"],
+         ("en", "over"): ["look, {a} above {b}", "we need {b} underneath {a}"],
+         ("zh", "beside"): ["看，{a}在{b}的左边", "请给我{a}，右边是{b}"], ("zh", "over"): ["看，{a}在{b}的上面", "请给我{a}，下面是{b}"]}
+WORDS = ["hello", "love", "happy", "cat", "yes", "no", "good", "sun", "tea", "zoo", "福", "春", "你好", "新春快乐", "爱", "猫", "平安", "大吉", "喜", "茶"]
+WRITTEN = {"en": ["the word {w}", "a sign saying {w}"], "zh": ["“{w}”字", "写着{w}的牌子"]}
 ODD = ["", " ", "asdf qwer zxcv", "12345", "the meaning of life", "一", "？？？", "🙂", "a cat and a dog and a bird", "BLUE", "x" * 100, "很" * 60,
        "Draw nothing at all, please", "un éléphant dans un jardin", "SELECT * FROM pictures;", "a red heart " * 12]
+SPELLINGS = ("lower case", "First capital", "Title Case", "CAPITALS")
 
+
+# ---- measures ---------------------------------------------------------------------------------------------------------
 
 def lab(rgb):
     c = rgb / 255
@@ -45,100 +69,226 @@ def gradient(rgb):
 
 
 def feature(rgb):
-    """16x16 mean Lab colours and mean gradient strengths of a picture (uint8 H x W x 3)."""
+    """16x16 mean Lab colours and mean gradient strengths of a square picture (uint8)."""
     k = rgb.shape[0] // 16
     small = rgb.reshape(16, k, 16, k, 3).astype(np.float64).mean((1, 3))
     return np.concatenate([lab(small).ravel(), 4 * gradient(rgb).reshape(16, k, 16, k).mean((1, 3)).ravel()])
+
+
+def rank(wanted, picture, right):
+    """How many drawings are nearer to the picture than the right one."""
+    d = ((wanted - feature(picture)) ** 2).sum(1)
+    return int((d < d[right]).sum())
+
+
+def shares(ranks):
+    ranks = np.array(ranks)
+    return {"first": round(float((ranks == 0).mean()), 3), "within five": round(float((ranks < 5).mean()), 3), "of": len(ranks)}
+
+
+def degenerate(p):
+    return not np.isfinite(p).all() or gray(p).std() < 2 or ((p == 0) | (p == 255)).all(-1).mean() > 0.98 or gradient(p).mean() > 12
 
 
 def spell(text, n):
     return [text, text[:1].upper() + text[1:], text.title(), text.upper()][n % 4]
 
 
+def solid(drawing, size=data.SIZE):
+    return data.compose(drawing, 255, size).round().astype(np.uint8)
+
+
+# ---- the parts --------------------------------------------------------------------------------------------------------
+
+class Measure:
+    def __init__(self, model, data_dir, names, random):
+        self.model, self.data, self.n_names, self.n_random = model, data_dir, names, random
+        self.emoji = data.load_emoji(data_dir)
+        self.tok = Tokenizer.from_file(str(model / "tokenizer/tokenizer.json"))
+        part = lambda c, name: c.from_pretrained(model / name).float().eval()
+        self.encoder, self.vae = part(Qwen3Model, "text_encoder"), part(AutoencoderKL, "vae")
+        self.fast = Fast(part(ZImageTransformer2DModel, "transformer"))
+        self.truth = [solid(data.load_drawing(data_dir, e.code)) for e in self.emoji]
+        self.wanted = np.stack([feature(t) for t in self.truth])
+        self.sheet, self._all = [], None
+        rng = np.random.default_rng(11)
+        self.which = {l: rng.choice(len(self.emoji), min(names, len(self.emoji)), replace=False) for l in ("en", "zh")}
+
+    def make(self, words, seed):
+        return draw(self.fast, self.encoder, self.tok, self.vae, words, seed)
+
+    def words(self, form, i, language, **more):
+        name = self.emoji[i].names[language]
+        return form.format(n=name, a=prompts.article(name) if language == "en" else name, **more)
+
+    @staticmethod
+    def colour(name, language):
+        return data.COLOURS[name][1 if language == "en" else 2][0]
+
+    def everything(self):
+        """Features of every drawing there is, the trained ones first in their order."""
+        if self._all is None:
+            codes = {e.code for e in self.emoji}
+            others = [p.stem for p in sorted(pathlib.Path(self.data, "fluent-3d").glob("*.webp")) if p.stem not in codes]
+            self._all = np.concatenate([self.wanted, np.stack([feature(solid(data.load_drawing(self.data, c))) for c in others])])
+        return self._all
+
+    def ceiling(self):
+        which, again = np.concatenate([self.which["en"][:150], self.which["zh"][:150]]), []
+        with torch.no_grad():
+            for i in range(0, len(which), 16):
+                x = data.to_model(np.stack([self.truth[j] for j in which[i:i + 16]]))
+                again += list(data.to_rgb(self.vae.decode(self.vae.encode(x).latent_dist.mode()).sample))
+        return {**shares([rank(self.wanted, p, i) for p, i in zip(again, which)]), "among all": shares([rank(self.everything(), p, i) for p, i in zip(again, which)]),
+                "PSNR": round(float(np.mean([10 * np.log10(255 ** 2 / ((p.astype(float) - self.truth[i]) ** 2).mean()) for p, i in zip(again, which)])), 2),
+                "gradient energy": self.energy(again, which)}
+
+    def energy(self, pictures, which):
+        return round(float(np.mean([gradient(p).mean() for p in pictures]) / np.mean([gradient(self.truth[i]).mean() for i in which])), 3)
+
+    def names(self):
+        out, drawn, whichs = {"drawings": len(self.emoji), "all": len(self.everything())}, [], []
+        for language, forms in ("en", ENGLISH), ("zh", CHINESE):
+            which = self.which[language]
+            words = [spell(self.words(forms[n % len(forms)], i, language), n // len(forms)) for n, i in enumerate(which)]
+            pictures = self.make(words, 1)
+            ranks = [rank(self.wanted, p, i) for p, i in zip(pictures, which)]
+            out[language] = {**shares(ranks), "among all": shares([rank(self.everything(), p, i) for p, i in zip(pictures, which)])}
+            if language == "en":
+                for n, name in enumerate(SPELLINGS):
+                    out["en " + name] = shares([r for k, r in enumerate(ranks) if k // len(forms) % 4 == n])
+            for n, form in enumerate(forms):
+                out[form] = shares(ranks[n::len(forms)])
+            drawn, whichs, self.sheet = drawn + pictures, whichs + list(which), self.sheet + pictures[:24]
+        out["gradient energy"] = self.energy(drawn, whichs)
+        return out
+
+    def bare(self):
+        return {l: shares([rank(self.wanted, p, i) for p, i in zip(self.make([self.emoji[i].names[l] for i in self.which[l][:100]], 2), self.which[l][:100])])
+                for l in ("en", "zh")}
+
+    def grounds(self):
+        right, n, rng = 0, 0, np.random.default_rng(12)
+        for language in "en", "zh":
+            which, colours = rng.choice(len(self.emoji), 96, replace=False), 1 + np.arange(96) % 12
+            words = [self.words(GROUNDS[language][k % 3], i, language, c=self.colour(data.COLOUR_NAMES[c], language)) for k, (i, c) in enumerate(zip(which, colours))]
+            pictures = self.make(words, 3)
+            for p, c in zip(pictures, colours):
+                border = np.concatenate([p[:8].reshape(-1, 3), p[-8:].reshape(-1, 3)]).astype(float)
+                right += int(((data.PALETTE - np.median(border, 0)) ** 2).sum(1).argmin() == c)
+                n += 1
+            self.sheet += pictures[:12]
+        return {"right": round(right / n, 3), "of": n}
+
+    def colours(self):
+        """Right: of the drawing in every colour and as it is, that in the colour asked for is nearest."""
+        tests, rng = [], np.random.default_rng(13)
+        for i in rng.permutation(len(self.emoji)):
+            e = self.emoji[i]
+            drawing = data.load_drawing(self.data, e.code)
+            hue = data.main_hue(drawing)
+            held = [c for c in data.HUES if data.held_out(e.code, c)]
+            if hue is not None and held and len(tests) < 80:
+                tests.append((i, list(data.HUES).index(held[0]), np.stack([feature(solid(d)) for d in [data.recolour(drawing, c, hue) for c in data.HUES] + [drawing]])))
+        languages = ["en" if k % 2 else "zh" for k in range(len(tests))]
+        words = [self.words(COLOURED[l][k // 2 % 3], i, l, c=self.colour(list(data.HUES)[c], l)) for k, (l, (i, c, _)) in enumerate(zip(languages, tests))]
+        pictures = self.make(words, 6)
+        self.sheet += pictures[:12]
+        return {"right": round(float(np.mean([rank(w, p, c) == 0 for p, (_, c, w) in zip(pictures, tests)])), 3), "of": len(tests)}
+
+    def pairs(self):
+        rng, tests = np.random.default_rng(14), []
+        small = np.stack([feature(solid(data.load_drawing(self.data, e.code, data.PAIR), 128)) for e in self.emoji])
+        while len(tests) < 80:
+            i, j = (int(x) for x in rng.choice(len(self.emoji), 2, replace=False))
+            if data.held_out(self.emoji[i].code, self.emoji[j].code):
+                tests.append((i, j, "en" if len(tests) % 2 else "zh", "beside" if len(tests) // 2 % 2 else "over"))
+        words = []
+        for k, (i, j, l, place) in enumerate(tests):
+            name = lambda x: prompts.article(self.emoji[x].names[l]) if l == "en" else self.emoji[x].names[l]
+            words.append(PAIRS[l, place][k // 4 % 2].format(a=name(i), b=name(j)))
+        pictures, both, placed = self.make(words, 7), 0, 0
+        for p, (i, j, l, place) in zip(pictures, tests):
+            near = [[rank(small, np.ascontiguousarray(p[max(0, min(128, y - 64)):][:128, max(0, min(128, x - 64)):][:, :128]), k) < 10 for x, y in data.PLACES[place]] for k in (i, j)]
+            there, turned = near[0][0] and near[1][1], near[0][1] and near[1][0]
+            both, placed = both + (there or turned), placed + there
+        self.sheet += pictures[:12]
+        return {"both there": round(both / len(tests), 3), "of them as asked": round(placed / both, 3) if both else None, "of": len(tests)}
+
+    def written(self):
+        font = self.font()
+        tests = [w for w in WORDS if font or w.isascii()]
+        words = [WRITTEN["en" if w.isascii() else "zh"][k % 2].format(w=w) for k, w in enumerate(tests)]
+        pictures, found = self.make(words, 8), []
+        for p, w in zip(pictures, tests):
+            image = Image.new("L", (data.SIZE, data.SIZE), 255)
+            kind = ImageFont.truetype(font or "DejaVuSans.ttf", min(128, 220 // len(w) if not w.isascii() else 340 // len(w)))
+            ImageDraw.Draw(image).text((128, 128), w, font=kind, fill=0, anchor="mm")
+            found.append(abs(np.corrcoef(gray(p).ravel(), np.asarray(image, np.float32).ravel())[0, 1]))
+        self.sheet += pictures[:12]
+        return {"correlation": round(float(np.nanmean(found)), 3), "of": len(tests), "Chinese": bool(font)}
+
+    @staticmethod
+    def font():
+        found = sorted(pathlib.Path("/usr/share/fonts").rglob("*CJK*.tt[cf]"))
+        return str(found[0]) if found else None
+
+    def random(self):
+        rng, odd = np.random.default_rng(15), list(ODD)
+        while len(odd) < self.n_random:
+            language = "en" if rng.random() < 0.5 else "zh"
+            some = [self.emoji[j].names[language] for j in rng.choice(len(self.emoji), int(rng.integers(1, 5)), replace=False)]
+            kinds = [" ".join(some), prompts.prompt(rng, self.emoji[rng.integers(len(self.emoji))], data.COLOUR_NAMES[rng.integers(13)], more=int(rng.integers(4))),
+                     "".join(chr(c) for c in rng.integers(33, 0x2ff, int(rng.integers(1, 30)))), " ".join(rng.choice(prompts.WORDS, int(rng.integers(1, 40))))]
+            odd.append(kinds[rng.integers(4)])
+        odd = [w for w in odd if len(self.tok.encode(prompts.CHAT.format(w)).ids) <= 96]
+        pictures, bad = [], []
+        for i in range(0, len(odd), 100):
+            some = self.make(odd[i:i + 100], 4 + i)
+            bad += [w for w, p in zip(odd[i:], some) if degenerate(p)]
+            pictures = pictures or some
+        self.sheet += pictures[:24]
+        return {"degenerate": len(bad), "of": len(odd), "prompts": bad[:8]}
+
+    def seeds(self):
+        two = self.make(["a red apple"] * 6 + ["一只熊猫"] * 6, 5)
+        self.sheet += two
+        return {"mean difference of 255": round(float(np.mean([np.abs(two[k].astype(float) - two[k + 1]).mean() for k in range(0, 12, 2)])), 2)}
+
+    def diffusers(self):
+        from diffusers import ZImagePipeline
+        out = {}
+        for dtype in torch.float32, torch.bfloat16:
+            pipe = ZImagePipeline.from_pretrained(self.model, torch_dtype=dtype)
+            pipe.set_progress_bar_config(disable=True)
+            for w in "A RED Apple on a yellow background", "请画一只熊猫":
+                got = pipe(w, height=data.SIZE, width=data.SIZE, num_inference_steps=8, guidance_scale=0.0, generator=torch.Generator().manual_seed(3)).images[0]
+                own = draw(Fast(self.fast.model, torch.float32), self.encoder, self.tok, self.vae, [w], 3)[0]
+                d = np.abs(np.asarray(got).astype(int) - own)
+                out[f"{str(dtype)[6:]} | {w}"] = f"mean difference {d.mean():.2f}, largest {d.max()} of 255"
+        return out
+
+
+PARTS = {"ceiling": Measure.ceiling, "names": Measure.names, "bare": Measure.bare, "grounds": Measure.grounds, "colours": Measure.colours, "pairs": Measure.pairs,
+         "words": Measure.written, "random": Measure.random, "seeds": Measure.seeds, "diffusers": Measure.diffusers}
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("model", type=pathlib.Path), ap.add_argument("data")
-    ap.add_argument("--names", type=int, default=300), ap.add_argument("--sheet", type=pathlib.Path), ap.add_argument("--pipeline", action="store_true")
-    ap.add_argument("--guidance", type=float, default=0.0), ap.add_argument("--steps", type=int, default=8)
+    ap.add_argument("--sheet", type=pathlib.Path), ap.add_argument("--json", type=pathlib.Path)
+    ap.add_argument("--only", default=",".join(PARTS)), ap.add_argument("--names", type=int, default=300), ap.add_argument("--random", type=int, default=1000)
     a = ap.parse_args()
-    emoji = data.load_emoji(a.data)
-    tok = Tokenizer.from_file(str(a.model / "tokenizer/tokenizer.json"))
-    part = lambda c, name: c.from_pretrained(a.model / name).float().eval()
-    encoder, fast, vae = part(Qwen3Model, "text_encoder"), Fast(part(ZImageTransformer2DModel, "transformer")), part(AutoencoderKL, "vae")
-    make = lambda words, seed: draw(fast, encoder, tok, vae, words, seed, a.steps, a.guidance)
-    truth = [data.compose(data.load_drawing(a.data, e.code), 255).round().astype(np.uint8) for e in emoji]
-    wanted = np.stack([feature(t) for t in truth])
-    rng = np.random.default_rng(11)
-    result, sheet, energy = {"steps": a.steps, "guidance": a.guidance, "drawings": len(emoji)}, [], []
-
-    def recall(pictures, which):
-        ranks = []
-        for p, i in zip(pictures, which):
-            d = ((wanted - feature(p)) ** 2).sum(1)
-            ranks.append(int((d < d[i]).sum()))
-        ranks = np.array(ranks)
-        return {"first": round(float((ranks == 0).mean()), 3), "within five": round(float((ranks < 5).mean()), 3)}
-
-    which = rng.choice(len(emoji), min(a.names, 100), replace=False)
-    with torch.no_grad():
-        again = []
-        for i in range(0, len(which), 16):
-            x = data.to_model(np.stack([truth[j] for j in which[i:i + 16]]))
-            again += list(data.to_rgb(vae.decode(vae.encode(x).latent_dist.mode()).sample))
-    result["autoencoder"] = {**recall(again, which), "PSNR": round(float(np.mean([10 * np.log10(255 ** 2 / ((p.astype(float) - truth[i]) ** 2).mean()) for p, i in zip(again, which)])), 2),
-                             "gradient energy": round(float(np.mean([gradient(p).mean() for p in again]) / np.mean([gradient(truth[i]).mean() for i in which])), 3)}
-    for language, forms in ("en", ENGLISH), ("zh", CHINESE):
-        which = rng.choice(len(emoji), min(a.names, len(emoji)), replace=False)
-        words = [forms[n % len(forms)].format(n=emoji[i].names[language], a=prompts.article(emoji[i].names[language])) for n, i in enumerate(which)]
-        words = [spell(w, n // len(forms)) for n, w in enumerate(words)]
-        pictures = make(words, 1)
-        result[language] = recall(pictures, which)
-        for n in range(4 if language == "en" else 1):
-            at = [k for k in range(len(which)) if (k // len(forms)) % 4 == n]
-            if language == "en":
-                result["en " + ("lower", "First", "Title", "CAPITALS")[n]] = recall([pictures[k] for k in at], which[at])
-        plain = make([emoji[i].names[language] for i in which[:100]], 2)
-        result[language + " bare names"] = recall(plain, which[:100])
-        energy.append((np.mean([gradient(p).mean() for p in pictures]), np.mean([gradient(truth[i]).mean() for i in which])))
-        sheet += pictures[:24]
-    result["gradient energy"] = round(float(np.mean([g for g, _ in energy]) / np.mean([t for _, t in energy])), 3)
-    right, n = 0, 0
-    for language in "en", "zh":
-        which, colours = rng.choice(len(emoji), 65, replace=False), np.arange(65) % len(data.COLOUR_NAMES)
-        words = [GROUNDS[language][k % 3].format(n=emoji[i].names[language], a=prompts.article(emoji[i].names[language]),
-                                                 c=data.COLOURS[data.COLOUR_NAMES[c]][1 if language == "en" else 2][0]) for k, (i, c) in enumerate(zip(which, colours))]
-        pictures = make(words, 3)
-        for p, c in zip(pictures, colours):
-            border = np.concatenate([p[:8].reshape(-1, 3), p[-8:].reshape(-1, 3)]).astype(float)
-            right += int(((data.PALETTE - np.median(border, 0)) ** 2).sum(1).argmin() == c)
-            n += 1
-        sheet += pictures[:12]
-    result["ground colour"] = round(right / n, 3)
-    odd = [w for w in ODD]
-    for i in rng.choice(len(emoji), 84, replace=False):
-        odd.append(" ".join(emoji[j].names["en" if rng.random() < 0.5 else "zh"] for j in rng.choice(len(emoji), int(rng.integers(2, 5)), replace=False)))
-    odd = [w for w in odd if len(tok.encode(prompts.CHAT.format(w)).ids) <= 96]
-    pictures = make(odd, 4)
-    bad = [w for w, p in zip(odd, pictures) if gray(p).std() < 2 or ((p == 0) | (p == 255)).all(-1).mean() > 0.98 or gradient(p).mean() > 12]
-    result["degenerate"] = f"{len(bad)} of {len(odd)} odd prompts" + (": " + " | ".join(bad[:8]) if bad else "")
-    sheet += pictures[:16]
-    two = make(["a red apple"] * 4 + ["一只熊猫"] * 4, 5)
-    sheet += two
-    result["seeds differ by"] = round(float(np.mean([np.abs(x.astype(float) - y).mean() for x, y in ((two[0], two[1]), (two[2], two[3]), (two[4], two[5]), (two[6], two[7]))])), 2)
-    if a.pipeline:
-        from diffusers import ZImagePipeline
-        for dtype in torch.float32, torch.bfloat16:
-            pipe = ZImagePipeline.from_pretrained(a.model, torch_dtype=dtype)
-            pipe.set_progress_bar_config(disable=True)
-            for w in "a red apple on a yellow background", "请画一只熊猫":
-                got = pipe(w, height=data.SIZE, width=data.SIZE, num_inference_steps=8, guidance_scale=0.0, generator=torch.Generator().manual_seed(3)).images[0]
-                fast32 = Fast(fast.model, torch.float32)
-                own = draw(fast32, encoder, tok, vae, [w], 3)[0]
-                d = np.abs(np.asarray(got).astype(int) - own)
-                result[f"pipeline {str(dtype)[6:]} | {w}"] = f"mean difference {d.mean():.2f}, largest {d.max()} of 255"
-    print(json.dumps(result, ensure_ascii=False, indent=1))
+    if not list(pathlib.Path(a.data, "fluent-3d").glob("*.webp")):
+        sys.exit(f"evaluate.py: {a.data}/fluent-3d has no drawings; training/README.md says where they come from")
+    measure, result = Measure(a.model, a.data, a.names, a.random), {}
+    for part in a.only.split(","):
+        result[part] = PARTS[part](measure)
+        print(json.dumps({part: result[part]}, ensure_ascii=False), flush=True)
+        if a.json:
+            a.json.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     if a.sheet:
-        data.grid([p[::2, ::2] for p in sheet], 12).save(a.sheet)
+        data.grid([p[::2, ::2] for p in measure.sheet], 12).save(a.sheet)
 
 
 if __name__ == "__main__":

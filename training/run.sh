@@ -8,9 +8,10 @@ mkdir -p "$work"
 [ -e "$work/tokenizer/tokenizer.json" ] || "$python" "$here/tokenizer.py" "$data" "$qwen" "$work/tokenizer"
 "$python" "$here/vae.py" "$data" "$work"
 "$python" "$here/latents.py" "$data" "$work"
+"$python" "$here/recoloured.py" "$data" "$work"
 "$python" "$here/text.py" "$data" "$work"
 "$python" "$here/denoiser.py" "$data" "$work" --compile
 "$python" "$here/denoiser.py" "$data" "$work" --compile --distil --seconds 300
 "$python" "$here/decoder.py" "$data" "$work"
 "$python" "$here/export.py" "$work" "$work/model"
-"$python" "$here/evaluate.py" "$work/model" "$data" --pipeline --sheet "$work/sheet.png"
+"$python" "$here/evaluate.py" "$work/model" "$data" --json "$work/figures.json" --sheet "$work/sheet.png"

@@ -92,10 +92,19 @@ def targets(latents):
     return torch.stack(out, 1), kept / total
 
 
+def sample_batches(rng, emoji, count=8):
+    """(drawings, grounds, prompts) `count` times, prompts of like length together: padding costs time."""
+    which, ground = rng.integers(len(emoji), size=count * BATCH), rng.integers(len(data.COLOUR_NAMES), size=count * BATCH)
+    ground[rng.random(count * BATCH) < 0.3] = 0
+    texts = [prompts.prompt(rng, emoji[i], data.COLOUR_NAMES[g], more=int(rng.integers(1, 4)) if rng.random() < 0.12 else 0) for i, g in zip(which, ground)]
+    order = np.argsort([len(t.encode()) for t in texts], kind="stable").reshape(count, BATCH)
+    return [(which[o], ground[o], [texts[i] for i in o]) for o in rng.permutation(order)]
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--seconds", type=float, default=560)
+    ap.add_argument("--seconds", type=float, default=560), ap.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     a = ap.parse_args()
     ckpt = a.work / "text.pt"
     tok = Tokenizer.from_file(str(a.work / "tokenizer/tokenizer.json"))
@@ -137,17 +146,16 @@ def main():
     def data_without_keywords(e):
         return data.Emoji(e.code, e.names, {"en": [], "zh": []})
 
-    start, saved, done = time.process_time() - used, time.time(), False
+    start, saved, ready = time.process_time() - used, time.time(), []
     while used < a.seconds:
         used = time.process_time() - start
-        rate = min(1, (step + 1) / 20) * decay(min(1, used / a.seconds), 0.4)
+        rate = min(1, (step + 1) / 20) * decay(min(1, used / a.seconds), 0.4) * a.rate
         muon.param_groups[0]["lr"] = LR_MUON * rate
         for g in adam.param_groups:
             g["lr"] = g["base"] * rate
-        which, ground = rng.integers(len(emoji), size=BATCH), rng.integers(len(data.COLOUR_NAMES), size=BATCH)
-        ground[rng.random(BATCH) < 0.3] = 0
-        more = int(rng.integers(1, 4)) if rng.random() < 0.12 else 0
-        texts = [prompts.prompt(rng, emoji[i], data.COLOUR_NAMES[g], more=more) for i, g in zip(which, ground)]
+        if not ready:
+            ready = sample_batches(rng, emoji)
+        which, ground, texts = ready.pop()
         got, colour = predict(texts)
         loss = F.mse_loss(got, want[which]) + 0.1 * F.cross_entropy(colour, torch.from_numpy(ground))
         loss.backward()
