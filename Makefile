@@ -27,7 +27,8 @@ FLAGS_release := -O2 -g
 FLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 FLAGS_tsan    := -O1 -g -fsanitize=thread
 CFLAGS   += $(STRICT) $(FLAGS_$(VARIANT)) -fopenmp -pthread
-LDFLAGS  += $(FLAGS_$(VARIANT)) -fopenmp -pthread
+# the GPU's plugin takes the functions of this list from the program
+LDFLAGS  += $(FLAGS_$(VARIANT)) -fopenmp -pthread -Wl,--dynamic-list=kernels/cuda/plugin.list
 
 # V=1 shows the commands
 V ?= 0
@@ -52,11 +53,37 @@ FUZZED   := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 REPLAYS  := $(FUZZED:%=$(BUILD)/fuzz/%)
 BENCH    := $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 
+# The backend for NVIDIA's GPUs, a shared object of its own.  CUDA=1 builds it or says what is missing, CUDA=0 does without,
+# auto builds it where there are a toolkit and a driver.
+CUDA ?= auto
+ifneq ($(VARIANT),release)
+CUDA := 0
+endif
+ifeq ($(CUDA),auto)
+CUDA := $(if $(wildcard /proc/driver/nvidia/version),$(shell kernels/cuda/toolkit >/dev/null 2>&1 && echo 1),0)
+endif
+ifeq ($(CUDA),1)
+PLUGIN := $(BUILD)/promptfs-cuda.so
+$(BUILD)/toolkit.mk: kernels/cuda/toolkit
+	@mkdir -p $(@D)
+	@kernels/cuda/toolkit >$@
+-include $(BUILD)/toolkit.mk
+endif
+# those of these that the toolkit knows; the last one's PTX too, for what comes after it
+CUDA_ARCHS  ?= 80 86 89 90a 100 120
+CUDA_KNOWN  = $(shell $(CUDA_NVCC) --list-gpu-arch 2>/dev/null | sed 's/compute_//')
+CUDA_USED   = $(foreach a,$(CUDA_ARCHS),$(if $(filter $(a:%a=%),$(CUDA_KNOWN)),$(a)))
+CUDA_FLAGS  = -std=c++17 -O3 -lineinfo --threads 0 -Werror all-warnings -ccbin $(lastword $(CC)) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-unused-parameter \
+              $(foreach a,$(CUDA_USED),-gencode arch=compute_$(a),code=sm_$(a)) \
+              $(foreach a,$(lastword $(CUDA_USED)),-gencode arch=compute_$(a),code=compute_$(a))
+PLUGIN_OBJ := $(patsubst kernels/cuda/%.c,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.c)) \
+              $(patsubst kernels/cuda/%.cu,$(BUILD)/cuda/%.cu.o,$(wildcard kernels/cuda/*.cu))
+
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all help deps check check-long demo asan tsan lint format fuzz bench install tests clean eval-model
 
-all: $(BUILD)/promptfs ## build ./promptfs
+all: $(BUILD)/promptfs $(PLUGIN) ## build ./promptfs (CUDA=1: and its plugin for GPUs)
 	@ln -sfn $(BUILD)/promptfs promptfs
 
 help: ## this list
@@ -150,7 +177,7 @@ install: all ## PREFIX=/usr/local DESTDIR=
 	install $(BUILD)/promptfs $(DESTDIR)$(PREFIX)/bin/promptfs
 	install examples/service/mount.fuse.promptfs $(DESTDIR)$(PREFIX)/sbin/
 	install -D -m 644 examples/service/promptfs.service $(DESTDIR)$(PREFIX)/lib/systemd/user/promptfs.service
-	cp -R models $(DESTDIR)$(PREFIX)/share/promptfs/
+	cp -R models $(PLUGIN) $(DESTDIR)$(PREFIX)/share/promptfs/
 	install -m 644 man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 644 completion/promptfs.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/promptfs
 
@@ -160,6 +187,21 @@ clean: ## remove what was built
 $(BUILD)/promptfs: $(BUILD)/fs/main.o $(LIB_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/promptfs-cuda.so: $(PLUGIN_OBJ) $(BUILD)/toolkit.mk
+	$(if $(CUDA_LIBS),,$(error CUDA=1: there is no CUDA toolkit (kernels/cuda/toolkit says what is missing)))
+	$(SAY) LINK $@
+	$(Q)$(CC) -shared $(FLAGS_$(VARIANT)) -fopenmp -pthread -o $@ $(PLUGIN_OBJ) $(CUDA_LIBS) -lstdc++ -ldl -lrt -lm
+
+$(BUILD)/cuda/%.o: kernels/cuda/%.c Makefile $(BUILD)/toolkit.mk
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CPPFLAGS) $(CUDA_INCLUDES) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+
+$(BUILD)/cuda/%.cu.o: kernels/cuda/%.cu Makefile $(BUILD)/toolkit.mk
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(CUDA_NVCC) $(CUDA_FLAGS) -I. -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -188,5 +230,5 @@ $(BUILD)/%.o: %.c Makefile VERSION
 	$(SAY) CC $<
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(LIB_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d) \
+-include $(LIB_OBJ:.o=.d) $(PLUGIN_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d) \
          $(FUZZED:%=$(BUILD)/tests/fuzz/fuzz_%.d) $(FUZZED:%=build/fuzz/tests/fuzz/fuzz_%.d) $(PARSERS:%.c=build/fuzz/%.d)

@@ -16,10 +16,15 @@ struct kernels {
 	enum dtype weight_dtype; /* of what kernels_pack_block packs */
 	int threads;             /* >= 1 */
 	char device[16];
-	size_t held; /* bytes of weights, buffers and arenas; see kernels_memory */
+	size_t held;     /* bytes of weights, buffers and arenas; see kernels_memory */
 	size_t held_peak;
 	double flops;
+	uint64_t limit;  /* what a device may give out at most; 0: all it has */
+	char about[192]; /* see kernels_about */
 };
+
+/* Every change of k->held goes through here. */
+void kernels_hold(struct kernels *k, size_t more, size_t less);
 
 enum weight_kind { WEIGHT_LINEAR, WEIGHT_CONV, WEIGHT_TABLE };
 
@@ -46,6 +51,16 @@ struct backend {
 	enum status (*map)(struct kernels *k, size_t len, void **out);
 	void (*unmap)(struct kernels *k, void *data, size_t len);
 	void (*discard)(struct kernels *k, void *data, size_t len);
+	/* Of a device with memory of its own, else NULL.  reserve takes addresses alone and commit puts memory behind
+	 * those from `from` to `to` (some may have it already); unreserve gives back both. */
+	enum status (*reserve)(struct kernels *k, size_t len, void **out);
+	enum status (*commit)(struct kernels *k, void *data, size_t from, size_t to);
+	void (*unreserve)(struct kernels *k, void *data, size_t len);
+	/* Bytes that are free on the device, and all it has. */
+	enum status (*memory)(struct kernels *k, uint64_t *free, uint64_t *total);
+	/* Waits until everything enqueued before the call before the last one is done; NULL: nothing is ever enqueued.
+	 */
+	enum status (*pace)(struct kernels *k);
 	/* A dense run of `count` elements of one dtype, host to device and back. */
 	enum status (*copy_in)(struct kernels *k, void *device, const void *host, size_t len);
 	enum status (*copy_out)(struct kernels *k, void *host, const void *device, size_t len);

@@ -1,5 +1,6 @@
 /* kernels: opening a backend, and the checks of every operation's arguments, once for all backends. */
 #include "kernels/backend.h"
+#include "kernels/plugin.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +12,16 @@
 
 static enum status pick(const char *device, const struct backend **out)
 {
+	const struct plugin *plugin;
+
 	if (strcmp(device, "ref") == 0) {
 		*out = &backend_ref;
-	} else if (strcmp(device, "cpu") == 0 || strcmp(device, "auto") == 0) {
+	} else if (strcmp(device, "cpu") == 0) {
 		*out = &backend_cpu;
-	} else if (strncmp(device, "cuda", 4) == 0) {
-		return status_fail(STATUS_UNSUPPORTED, "%s: this build has no CUDA backend; use --device cpu", device);
+	} else if (strncmp(device, "cuda:", 5) == 0) {
+		if (plugin_cuda(&plugin) != STATUS_OK)
+			return status_prefix(STATUS_UNSUPPORTED, "%s: ", device);
+		*out = plugin->backend;
 	} else {
 		return status_fail(
 			STATUS_INVALID, "unknown device \"%s\"; known are auto, cpu, ref and cuda:N", device);
@@ -30,7 +35,7 @@ static bool is_small(enum dtype dtype)
 	return dtype == DTYPE_I8 || dtype == DTYPE_F8_E4M3;
 }
 
-enum status kernels_open(const char *device, enum dtype dtype, int threads, struct kernels **out)
+static enum status open_device(const char *device, enum dtype dtype, int threads, struct kernels **out)
 {
 	const struct backend *backend = NULL;
 	struct kernels *k;
@@ -39,7 +44,7 @@ enum status kernels_open(const char *device, enum dtype dtype, int threads, stru
 	TRY(pick(device, &backend));
 	if (dtype != DTYPE_F32 && dtype != DTYPE_BF16 && dtype != DTYPE_OTHER && !is_small(dtype))
 		return status_fail(STATUS_UNSUPPORTED,
-			"device %s does not compute in %s; f32, bf16 and int8 are supported", backend->name,
+			"device %s does not compute in %s; f32, bf16 and int8 are supported", device,
 			dtype_name(dtype));
 	k = calloc(1, sizeof *k);
 	if (!k)
@@ -50,7 +55,7 @@ enum status kernels_open(const char *device, enum dtype dtype, int threads, stru
 	k->threads = threads > 0 ? threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
 	if (k->threads < 1)
 		k->threads = 1;
-	snprintf(k->device, sizeof k->device, "%s", backend->name);
+	snprintf(k->device, sizeof k->device, "%s", device);
 	status = backend->open(k);
 	if (k->weight_dtype == DTYPE_OTHER)
 		k->weight_dtype = k->dtype;
@@ -61,12 +66,50 @@ enum status kernels_open(const char *device, enum dtype dtype, int threads, stru
 	return status;
 }
 
+/* The first GPU, or the cpu and why. */
+static enum status open_best(enum dtype dtype, int threads, struct kernels **out)
+{
+	char why[sizeof (*out)->about];
+
+	if (open_device("cuda:0", dtype, threads, out) == STATUS_OK)
+		return STATUS_OK;
+	snprintf(why, sizeof why, "no GPU: %s", status_text());
+	TRY(open_device("cpu", dtype, threads, out));
+	memcpy((*out)->about, why, sizeof why);
+	return STATUS_OK;
+}
+
+enum status kernels_open(const char *device, enum dtype dtype, int threads, struct kernels **out)
+{
+	return strcmp(device, "auto") == 0 ? open_best(dtype, threads, out) : open_device(device, dtype, threads, out);
+}
+
 void kernels_close(struct kernels *k)
 {
 	if (!k)
 		return;
 	k->backend->close(k);
 	free(k);
+}
+
+const char *kernels_about(const struct kernels *k)
+{
+	return k->about;
+}
+
+void kernels_list(char *out, size_t size)
+{
+	const struct plugin *plugin;
+	size_t len = (size_t)snprintf(out, size, "cpu\n");
+	char line[128];
+
+	if (plugin_cuda(&plugin) != STATUS_OK) {
+		snprintf(out + len, size - len, "no GPU: %s\n", status_text());
+		return;
+	}
+	for (int i = 0, n = plugin->count(); i < n && len < size; i++)
+		len += (size_t)snprintf(out + len, size - len, "cuda:%d %s\n", i,
+			plugin->describe(i, line, sizeof line) == STATUS_OK ? line : status_text());
 }
 
 enum dtype kernels_dtype(const struct kernels *k)
@@ -103,8 +146,39 @@ double kernels_flops(const struct kernels *k)
 static void count(struct kernels *k, double multiply_adds)
 {
 	k->flops += 2 * multiply_adds;
+}
+
+void kernels_hold(struct kernels *k, size_t more, size_t less)
+{
+	k->held += more - less;
 	if (k->held > k->held_peak)
 		k->held_peak = k->held;
+}
+
+bool kernels_own_memory(const struct kernels *k)
+{
+	return k->backend->memory != NULL;
+}
+
+enum status kernels_free_memory(struct kernels *k, uint64_t *free, uint64_t *total)
+{
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (k->backend->memory)
+		return k->backend->memory(k, free, total);
+	*free = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * page;
+	*total = (uint64_t)sysconf(_SC_PHYS_PAGES) * page;
+	return STATUS_OK;
+}
+
+void kernels_limit_memory(struct kernels *k, uint64_t bytes)
+{
+	k->limit = bytes;
+}
+
+enum status kernels_pace(struct kernels *k)
+{
+	return k->backend->pace ? k->backend->pace(k) : STATUS_OK;
 }
 
 void kernels_use_threads(const struct kernels *k)

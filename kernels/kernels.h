@@ -99,10 +99,25 @@ enum dtype kernels_dtype(const struct kernels *k); /* what operands are stored i
 enum dtype kernels_weight_dtype(const struct kernels *k);
 const char *kernels_device(const struct kernels *k); /* "ref", "cpu", "cuda:0" */
 size_t kernels_memory(const struct kernels *k);      /* bytes held now by packed weights, buffers and arenas */
-size_t kernels_memory_peak(const struct kernels *k); /* the most of it while a product, convolution or attention ran */
+size_t kernels_memory_peak(const struct kernels *k); /* the most of it */
 /* The arithmetic of all products, convolutions and attentions so far, two operations a multiply-add, as their
  * definitions have it: an implementation that saves some counts the same. */
 double kernels_flops(const struct kernels *k);
+
+/* "NVIDIA H200, sm_90, 139.8 GiB"; of "auto" that came to the cpu, why: "no GPU: there is no NVIDIA driver". */
+const char *kernels_about(const struct kernels *k);
+/* What there is on this machine, a device a line, or why there is no GPU. */
+void kernels_list(char *out, size_t size);
+
+/* Whether the device has memory of its own; then the bytes that are free there and all it has, else those of the host.
+ * The limit is kept by the device's memory functions: STATUS_NO_MEMORY with the figures. */
+bool kernels_own_memory(const struct kernels *k);
+enum status kernels_free_memory(struct kernels *k, uint64_t *free, uint64_t *total);
+void kernels_limit_memory(struct kernels *k, uint64_t bytes); /* 0: no limit of ours */
+
+/* Operations may run later than they are called, in order.  Whoever asks for results waits for them (download, to_rgb8,
+ * all_finite); pace, called once a step, keeps the caller at most two steps ahead of the device. */
+enum status kernels_pace(struct kernels *k);
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 

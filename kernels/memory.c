@@ -69,7 +69,7 @@ enum status arena_open(struct kernels *k, size_t capacity, struct arena **out)
 
 	if (!a)
 		return status_fail(STATUS_NO_MEMORY, "no memory for an arena");
-	status = k->backend->map(k, capacity, &data);
+	status = k->backend->reserve ? k->backend->reserve(k, capacity, &data) : k->backend->map(k, capacity, &data);
 	if (status != STATUS_OK) {
 		free(a);
 		return status;
@@ -83,15 +83,18 @@ void arena_close(struct arena *a)
 {
 	if (!a)
 		return;
-	a->k->backend->unmap(a->k, a->data, a->capacity);
-	a->k->held -= a->touched;
+	if (a->k->backend->unreserve)
+		a->k->backend->unreserve(a->k, a->data, a->capacity);
+	else
+		a->k->backend->unmap(a->k, a->data, a->capacity);
+	kernels_hold(a->k, 0, a->touched);
 	free(a);
 }
 
 /* The arena's bytes may hold pages up to `touched`. */
 static void set_touched(struct arena *a, size_t touched)
 {
-	a->k->held += touched - a->touched;
+	kernels_hold(a->k, touched, a->touched);
 	a->touched = touched;
 }
 
@@ -107,6 +110,8 @@ enum status arena_take(struct arena *a, enum dtype dtype, int rank, const int64_
 	if (start > a->capacity || len > a->capacity - start)
 		return status_fail(STATUS_NO_MEMORY, "arena: %zu MiB more do not fit: %zu of %zu MiB are in use",
 			len >> 20, a->used >> 20, a->capacity >> 20);
+	if (a->k->backend->commit && start + len > a->touched)
+		TRY(a->k->backend->commit(a->k, a->data, a->touched, start + len));
 	a->used = start + len;
 	if (a->used > a->peak)
 		a->peak = a->used;

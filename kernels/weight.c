@@ -136,7 +136,7 @@ static enum status pack_linear(
 	if (status == STATUS_OK)
 		status = pack_parts(k, w, parts, staging);
 	memory_unmap(k, staging, staging_len);
-	k->held += w->len;
+	kernels_hold(k, w->len, 0);
 	if (status != STATUS_OK)
 		weight_free(k, w);
 	else
@@ -177,7 +177,7 @@ enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, st
 	if (status == STATUS_OK)
 		status = pack_block(k, w, source, 0, w->n, 0, staging);
 	memory_unmap(k, staging, staging_len);
-	k->held += w->len;
+	kernels_hold(k, w->len, 0);
 	if (status != STATUS_OK)
 		weight_free(k, w);
 	else
@@ -212,7 +212,7 @@ enum status kernels_pack_table(struct kernels *k, const struct tensor *source, s
 	if (status == STATUS_OK)
 		status = fill_table(k, w, source, staging);
 	memory_unmap(k, staging, staging_len);
-	k->held += w->len;
+	kernels_hold(k, w->len, 0);
 	if (status != STATUS_OK)
 		weight_free(k, w);
 	else
@@ -229,10 +229,10 @@ void weight_free(struct kernels *k, struct weight *w)
 {
 	if (!w)
 		return;
-	if (w->kind != WEIGHT_TABLE)
+	if (w->kind != WEIGHT_TABLE || w->layout)
 		k->backend->pack_free(k, w);
 	if (w->data)
 		k->backend->unmap(k, w->data, w->len);
-	k->held -= w->len;
+	kernels_hold(k, 0, w->len);
 	free(w);
 }

@@ -85,12 +85,12 @@ static enum status need_scratch(struct kernels *k, size_t len, void **out)
 
 	if (len > cpu->scratch_len) {
 		memory_unmap(k, cpu->scratch, cpu->scratch_len);
-		k->held -= cpu->scratch_len;
+		kernels_hold(k, 0, cpu->scratch_len);
 		cpu->scratch = NULL;
 		cpu->scratch_len = 0;
 		TRY(memory_map(k, len, &cpu->scratch));
 		cpu->scratch_len = len;
-		k->held += len;
+		kernels_hold(k, len, 0);
 	}
 	*out = cpu->scratch;
 	return STATUS_OK;

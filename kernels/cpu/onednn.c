@@ -338,12 +338,12 @@ static enum status grow_scratch(struct onednn *o, struct kernels *k, size_t len)
 	if (len <= o->scratch_len)
 		return STATUS_OK;
 	memory_unmap(k, o->scratch, o->scratch_len);
-	k->held -= o->scratch_len;
+	kernels_hold(k, 0, o->scratch_len);
 	o->scratch = NULL;
 	o->scratch_len = 0;
 	TRY(memory_map(k, len, &o->scratch));
 	o->scratch_len = len;
-	k->held += len;
+	kernels_hold(k, len, 0);
 	return STATUS_OK;
 }
 

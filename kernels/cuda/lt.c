@@ -1,0 +1,412 @@
+/* lt: matrix products by cuBLASLt.
+ *
+ * cuBLASLt counts by columns: y [m, n] by rows is D [n, m] by columns, x is B [k, m], and w, transposed, A [k, n].  So
+ * the bias runs along D's rows, as its epilogue wants.  What the epilogues cannot do is left to cuda_epilogue; see plan().
+ *
+ * A product of one shape always takes the same algorithm: the fastest of those that cuBLASLt proposes, measured at the
+ * first use on this kind of device and remembered (tuning.c).
+ */
+#include "kernels/cuda/cuda.h"
+
+#include <cublasLt.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLOTS = 1024, PROPOSALS = 8, RUNS = 4 };
+
+static const size_t WORKSPACE_LEN = (size_t)32 << 20;
+/* Below this many operations a product takes microseconds whatever the algorithm. */
+static const double MEASURED_FROM = 1e9;
+
+/* Everything that an algorithm depends on. */
+struct key {
+	int64_t m, n, k, x_stride, y_stride;
+	int32_t in, out, epilogue, accumulate;
+	int32_t align_x, align_w, align_y, align_bias;
+};
+
+struct product {
+	struct key key;
+	cublasLtMatmulDesc_t how;
+	cublasLtMatrixLayout_t w, x, y;
+	cublasLtMatmulAlgo_t algo;
+	bool possible;
+};
+
+struct lt {
+	cublasLtHandle_t handle;
+	struct product *slot[SLOTS];
+};
+
+static enum status lt_result(const struct cuda *c, cublasStatus_t status, const char *operation)
+{
+	if (status == CUBLAS_STATUS_SUCCESS)
+		return STATUS_OK;
+	return status_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? STATUS_NO_MEMORY : STATUS_DEVICE,
+		"%s: %s: %s (cuBLASLt)", c->k->device, operation, cublasLtGetStatusString(status));
+}
+
+enum status lt_open(struct cuda *c, struct lt **out)
+{
+	struct lt *lt = calloc(1, sizeof *lt);
+	enum status status;
+
+	if (!lt)
+		return status_fail(STATUS_NO_MEMORY, "no memory for cuBLASLt");
+	status = lt_result(c, cublasLtCreate(&lt->handle), "starting");
+	if (status != STATUS_OK)
+		free(lt);
+	else
+		*out = lt;
+	return status;
+}
+
+static void free_product(struct product *p)
+{
+	if (!p)
+		return;
+	if (p->how)
+		cublasLtMatmulDescDestroy(p->how);
+	if (p->w)
+		cublasLtMatrixLayoutDestroy(p->w);
+	if (p->x)
+		cublasLtMatrixLayoutDestroy(p->x);
+	if (p->y)
+		cublasLtMatrixLayoutDestroy(p->y);
+	free(p);
+}
+
+void lt_close(struct lt *lt)
+{
+	if (!lt)
+		return;
+	for (int i = 0; i < SLOTS; i++)
+		free_product(lt->slot[i]);
+	cublasLtDestroy(lt->handle);
+	free(lt);
+}
+
+/* ---- describing -------------------------------------------------------------------------------------------------- */
+
+/* One product as cuBLASLt sees it. */
+struct call {
+	const void *x, *w, *bias;
+	void *y;
+	struct key key;
+};
+
+static int32_t alignment(const void *p)
+{
+	const uintptr_t low = (uintptr_t)p & -(uintptr_t)p;
+
+	return p && low < 256 ? (int32_t)low : 256;
+}
+
+static cudaDataType_t type_of(enum dtype dtype)
+{
+	return dtype == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+/* From one row to the next; of a single row the tensor may say anything. */
+static int64_t row_stride(const struct tensor *t)
+{
+	return t->dim[0] > 1 ? t->stride[0] : t->dim[1];
+}
+
+static cublasStatus_t set(cublasLtMatmulDesc_t how, cublasLtMatmulDescAttributes_t what, const void *value, size_t size)
+{
+	return cublasLtMatmulDescSetAttribute(how, what, value, size);
+}
+
+static enum status describe(const struct cuda *c, const struct key *key, struct product *p)
+{
+	const int32_t transposed = CUBLAS_OP_T;
+	const uint32_t epilogue = (uint32_t)key->epilogue;
+	cublasStatus_t s = cublasLtMatmulDescCreate(&p->how, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+
+	if (!s)
+		s = set(p->how, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
+	if (!s)
+		s = set(p->how, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+	if (!s)
+		s = cublasLtMatrixLayoutCreate(
+			&p->w, (cudaDataType_t)key->in, (uint64_t)key->k, (uint64_t)key->n, key->k);
+	if (!s)
+		s = cublasLtMatrixLayoutCreate(
+			&p->x, (cudaDataType_t)key->in, (uint64_t)key->k, (uint64_t)key->m, key->x_stride);
+	if (!s)
+		s = cublasLtMatrixLayoutCreate(
+			&p->y, (cudaDataType_t)key->out, (uint64_t)key->n, (uint64_t)key->m, key->y_stride);
+	return lt_result(c, s, "describing a matrix product");
+}
+
+static cublasStatus_t prefer(cublasLtMatmulPreference_t preference, const struct key *key)
+{
+	const struct {
+		cublasLtMatmulPreferenceAttributes_t what;
+		uint32_t value;
+	} alignments[] = {
+		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, (uint32_t)key->align_w },
+		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)key->align_x },
+		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)key->align_y },
+		{ CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)key->align_y },
+	};
+	cublasStatus_t s = cublasLtMatmulPreferenceSetAttribute(
+		preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &WORKSPACE_LEN, sizeof WORKSPACE_LEN);
+
+	for (size_t i = 0; i < sizeof alignments / sizeof *alignments && !s; i++)
+		s = cublasLtMatmulPreferenceSetAttribute(
+			preference, alignments[i].what, &alignments[i].value, sizeof alignments[i].value);
+	return s;
+}
+
+/* What cuBLASLt proposes, its favourite first; none is no error. */
+static int propose(const struct lt *lt, const struct product *p, cublasLtMatmulHeuristicResult_t *out)
+{
+	cublasLtMatmulPreference_t preference;
+	int found = 0, usable = 0;
+
+	if (cublasLtMatmulPreferenceCreate(&preference))
+		return 0;
+	if (prefer(preference, &p->key) || cublasLtMatmulAlgoGetHeuristic(lt->handle, p->how, p->w, p->x, p->y, p->y,
+						   preference, PROPOSALS, out, &found))
+		found = 0;
+	cublasLtMatmulPreferenceDestroy(preference);
+	for (int i = 0; i < found; i++)
+		if (out[i].state == CUBLAS_STATUS_SUCCESS && out[i].workspaceSize <= WORKSPACE_LEN)
+			out[usable++] = out[i];
+	return usable;
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+static enum status run(struct cuda *c, struct product *p, const struct call *call, void *y)
+{
+	const float one = 1, beta = p->key.accumulate ? 1 : 0;
+	void *workspace;
+
+	TRY(cuda_scratch(c, SCRATCH_WORKSPACE, WORKSPACE_LEN, &workspace));
+	if (call->bias)
+		TRY(lt_result(c, set(p->how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call->bias, sizeof call->bias),
+			"describing a matrix product"));
+	return lt_result(c,
+		cublasLtMatmul(c->lt->handle, p->how, &one, call->w, p->w, call->x, p->x, &beta, call->y, p->y, y, p->y,
+			&p->algo, workspace, WORKSPACE_LEN, c->stream),
+		"a matrix product");
+}
+
+/* Milliseconds of RUNS products, or a negative number where the algorithm does not run. */
+static float measure(struct cuda *c, struct product *p, const struct call *call, void *y, cudaEvent_t event[2])
+{
+	float taken = -1;
+
+	if (run(c, p, call, y) != STATUS_OK || cudaEventRecord(event[0], c->stream))
+		return -1;
+	for (int i = 0; i < RUNS; i++)
+		if (run(c, p, call, y) != STATUS_OK)
+			return -1;
+	if (cudaEventRecord(event[1], c->stream) || cudaEventSynchronize(event[1]) ||
+		cudaEventElapsedTime(&taken, event[0], event[1]))
+		return -1;
+	return taken;
+}
+
+/* Puts the fastest proposal into p->algo.  Without events, or where nothing could be measured, it is the first. */
+static void choose(
+	struct cuda *c, struct product *p, const struct call *call, const cublasLtMatmulHeuristicResult_t *of, int n, void *y)
+{
+	cudaEvent_t event[2] = { NULL, NULL };
+	float best = -1;
+	int winner = 0;
+
+	if (!cudaEventCreate(&event[0]) && !cudaEventCreate(&event[1]))
+		for (int i = 0; i < n; i++) {
+			float taken;
+
+			p->algo = of[i].algo;
+			taken = measure(c, p, call, y, event);
+			if (taken >= 0 && (best < 0 || taken < best)) {
+				best = taken;
+				winner = i;
+			}
+		}
+	p->algo = of[winner].algo;
+	for (int i = 0; i < 2; i++)
+		if (event[i])
+			cudaEventDestroy(event[i]);
+}
+
+/* A sum into y is measured into other memory. */
+static void choose_aside(
+	struct cuda *c, struct product *p, const struct call *call, const cublasLtMatmulHeuristicResult_t *of, int n)
+{
+	const size_t len = (size_t)(p->key.m * p->key.y_stride) * (p->key.out == CUDA_R_16BF ? 2 : 4);
+	void *y = call->y;
+
+	if (p->key.accumulate && cuda_map(c->k, len, &y) != STATUS_OK) {
+		p->algo = of[0].algo;
+		return;
+	}
+	choose(c, p, call, of, n, y);
+	if (p->key.accumulate)
+		cuda_unmap(c->k, y, len);
+}
+
+static bool remembered(struct cuda *c, struct product *p)
+{
+	cublasLtMatmulHeuristicResult_t result;
+
+	return tuning_find(c->tuning, &p->key, sizeof p->key, &p->algo, sizeof p->algo) &&
+	       !cublasLtMatmulAlgoCheck(c->lt->handle, p->how, p->w, p->x, p->y, p->y, &p->algo, &result) &&
+	       result.workspaceSize <= WORKSPACE_LEN;
+}
+
+static void pick_algorithm(struct cuda *c, struct product *p, const struct call *call)
+{
+	cublasLtMatmulHeuristicResult_t proposals[PROPOSALS];
+	const bool large = 2.0 * (double)p->key.m * (double)p->key.n * (double)p->key.k >= MEASURED_FROM;
+	int n;
+
+	p->possible = large && remembered(c, p);
+	if (p->possible)
+		return;
+	n = propose(c->lt, p, proposals);
+	p->possible = n > 0;
+	if (n < 1)
+		return;
+	p->algo = proposals[0].algo;
+	if (!large || n == 1)
+		return;
+	choose_aside(c, p, call, proposals, n);
+	tuning_keep(c->tuning, &p->key, sizeof p->key, &p->algo, sizeof p->algo);
+}
+
+static uint64_t hash(const struct key *key)
+{
+	const unsigned char *bytes = (const unsigned char *)key;
+	uint64_t h = 14695981039346656037u;
+
+	for (size_t i = 0; i < sizeof *key; i++)
+		h = (h ^ bytes[i]) * 1099511628211u;
+	return h ^ h >> 32;
+}
+
+/* Two shapes of one slot take turns in it. */
+static enum status find_product(struct cuda *c, const struct call *call, struct product **out)
+{
+	struct product **slot = &c->lt->slot[hash(&call->key) % SLOTS], *p = *slot;
+	enum status status;
+
+	if (!p || memcmp(&p->key, &call->key, sizeof p->key) != 0) {
+		p = calloc(1, sizeof *p);
+		if (!p)
+			return status_fail(STATUS_NO_MEMORY, "no memory for a matrix product");
+		p->key = call->key;
+		status = describe(c, &call->key, p);
+		if (status == STATUS_OK && call->bias)
+			status = lt_result(c,
+				set(p->how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call->bias, sizeof call->bias),
+				"describing a matrix product");
+		if (status != STATUS_OK) {
+			free_product(p);
+			return status;
+		}
+		pick_algorithm(c, p, call);
+		free_product(*slot);
+		*slot = p;
+	}
+	*out = p;
+	return STATUS_OK;
+}
+
+/* y = x w^T (+ bias) (+ y), with the epilogue given; *done is false where cuBLASLt has nothing for it. */
+static enum status multiply(struct cuda *c, const struct linear *op, cublasLtEpilogue_t epilogue, const void *bias,
+	const struct tensor *y, bool accumulate, bool *done)
+{
+	struct call call = { .x = op->x.data, .w = op->w->data, .bias = bias, .y = y->data };
+	struct product *p = NULL;
+
+	call.key = (struct key){ .m = op->x.dim[0],
+		.n = op->w->n,
+		.k = op->w->k,
+		.x_stride = row_stride(&op->x),
+		.y_stride = row_stride(y),
+		.in = (int32_t)type_of(op->x.dtype),
+		.out = (int32_t)type_of(y->dtype),
+		.epilogue = (int32_t)epilogue,
+		.accumulate = accumulate,
+		.align_x = alignment(op->x.data),
+		.align_w = alignment(op->w->data),
+		.align_y = alignment(y->data),
+		.align_bias = alignment(bias) };
+	TRY(find_product(c, &call, &p));
+	*done = p->possible;
+	return p->possible ? run(c, p, &call, y->data) : STATUS_OK;
+}
+
+/* ---- an operation ------------------------------------------------------------------------------------------------ */
+
+/* cuBLASLt adds a bias of the result's own dtype: for results in bf16 a copy of it, made once. */
+static enum status narrow_bias(struct cuda *c, const struct weight *bias, const void **out)
+{
+	struct weight *owner = (struct weight *)(uintptr_t)bias; /* the copy is the backend's part of it */
+	struct tensor from = tensor_view(bias->data, DTYPE_F32, 1, (int64_t[]){ tensor_count(&bias->table) }), to;
+	void *data;
+
+	if (!owner->layout) {
+		TRY(cuda_map(c->k, (size_t)from.dim[0] * 2, &data));
+		owner->layout = data;
+		to = tensor_view(data, DTYPE_BF16, 1, from.dim);
+		TRY(cuda_result(c, cuda_convert(c->stream, &from, &to), "converting a bias"));
+	}
+	*out = owner->layout;
+	return STATUS_OK;
+}
+
+/* What the library does of an operation, and what is left for cuda_epilogue. */
+struct plan {
+	cublasLtEpilogue_t epilogue;
+	bool bias;  /* by the library */
+	bool aside; /* the product goes to scratch, in f32 */
+	bool rest;  /* cuda_epilogue with the activation, and with the bias where the library has not added it */
+};
+
+/* cuBLASLt's GELU is the one with tanh, and good to bf16 only. */
+static struct plan plan(const struct kernels *k, const struct linear *op)
+{
+	const bool bias = op->bias != NULL;
+	const bool gelu = op->activation == ACTIVATION_GELU_TANH && k->dtype == DTYPE_BF16 && !op->accumulate;
+	struct plan p = { .epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT, .bias = bias };
+
+	if (op->activation == ACTIVATION_NONE)
+		return p;
+	if (gelu) {
+		p.epilogue = bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+		return p;
+	}
+	return (struct plan){ .epilogue = CUBLASLT_EPILOGUE_DEFAULT, .rest = true, .aside = true };
+}
+
+enum status lt_linear(struct cuda *c, const struct linear *op)
+{
+	const struct plan p = plan(c->k, op);
+	const void *bias = op->bias ? op->bias->data : NULL;
+	struct tensor y = op->y;
+	bool done;
+	void *data;
+
+	if (p.bias && y.dtype == DTYPE_BF16)
+		TRY(narrow_bias(c, op->bias, &bias));
+	if (p.aside) {
+		TRY(cuda_scratch(c, SCRATCH_RESULT, (size_t)tensor_count(&op->y) * sizeof(float), &data));
+		y = tensor_view(data, DTYPE_F32, 2, op->y.dim);
+	}
+	TRY(multiply(c, op, p.epilogue, p.bias ? bias : NULL, &y, op->accumulate && !p.aside, &done));
+	if (!done)
+		return cuda_result(c, cuda_linear(c->stream, op), "a matrix product");
+	if (!p.rest)
+		return STATUS_OK;
+	return cuda_result(c,
+		cuda_epilogue(c->stream, op->activation, &y, op->bias ? op->bias->data : NULL, op->accumulate, &op->y),
+		"an activation");
+}
