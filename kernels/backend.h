@@ -16,7 +16,7 @@ struct kernels {
 	enum dtype weight_dtype; /* of what kernels_pack_block packs */
 	int threads;             /* >= 1 */
 	char device[16];
-	size_t held;     /* bytes of weights, buffers and arenas; see kernels_memory */
+	size_t held; /* bytes of weights, buffers and arenas; see kernels_memory */
 	size_t held_peak;
 	double flops;
 	uint64_t limit;  /* what a device may give out at most; 0: all it has */

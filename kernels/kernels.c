@@ -19,8 +19,12 @@ static enum status pick(const char *device, const struct backend **out)
 	} else if (strcmp(device, "cpu") == 0) {
 		*out = &backend_cpu;
 	} else if (strncmp(device, "cuda:", 5) == 0) {
-		if (plugin_cuda(&plugin) != STATUS_OK)
-			return status_prefix(STATUS_UNSUPPORTED, "%s: ", device);
+		if (plugin_cuda(&plugin) != STATUS_OK) {
+			char why[256];
+
+			snprintf(why, sizeof why, "%s", status_text());
+			return status_fail(STATUS_UNSUPPORTED, "%s: %s; use --device cpu", device, why);
+		}
 		*out = plugin->backend;
 	} else {
 		return status_fail(
@@ -69,7 +73,7 @@ static enum status open_device(const char *device, enum dtype dtype, int threads
 /* The first GPU, or the cpu and why. */
 static enum status open_best(enum dtype dtype, int threads, struct kernels **out)
 {
-	char why[sizeof (*out)->about];
+	char why[sizeof(*out)->about];
 
 	if (open_device("cuda:0", dtype, threads, out) == STATUS_OK)
 		return STATUS_OK;

@@ -59,8 +59,8 @@ static enum status open_file(const char *path, const struct plugin **out)
 	memcpy(&entry, &symbol, sizeof entry); /* C has no conversion from object to function pointers */
 	found = entry();
 	if (found->abi != PLUGIN_ABI || found->backend_size != sizeof(struct backend))
-		return status_fail(STATUS_UNSUPPORTED, "%s belongs to another build of promptfs; build both together",
-			path);
+		return status_fail(
+			STATUS_UNSUPPORTED, "%s belongs to another build of promptfs; build both together", path);
 	if (found->count() < 1)
 		return STATUS_UNSUPPORTED;
 	*out = found;

@@ -1,7 +1,8 @@
 /* plugin: the backend of a GPU, a shared object of its own, so that one program serves machines with and without one.
  *
- * promptfs-cuda.so exports promptfs_cuda_plugin.  It lies beside the program, or in the folder of its data; PROMPTFS_CUDA
- * names another one.  It takes what it shares with the program (status_fail, tensor_view, ...) from the program itself.
+ * promptfs-cuda.so exports promptfs_cuda_plugin.  It lies beside the program, or in the folder of its data;
+ * PROMPTFS_CUDA names another one.  It takes what it shares with the program (status_fail, tensor_view, ...) from the
+ * program itself.
  */
 #ifndef PROMPTFS_KERNELS_PLUGIN_H
 #define PROMPTFS_KERNELS_PLUGIN_H
@@ -24,8 +25,8 @@ struct plugin {
 typedef const struct plugin *plugin_entry(void);
 plugin_entry promptfs_cuda_plugin;
 
-/* The loaded plugin; STATUS_UNSUPPORTED with the reason where there is no driver, no plugin or no device.  Loaded once a
- * process and never unloaded. */
+/* The loaded plugin; STATUS_UNSUPPORTED with the reason where there is no driver, no plugin or no device.  Loaded once
+ * a process and never unloaded. */
 enum status plugin_cuda(const struct plugin **out);
 
 #endif

@@ -93,8 +93,7 @@ static enum status cuda_open(struct kernels *k)
 	TRY(find_device(k, c));
 	TRY(cuda_result(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "creating a stream"));
 	for (int i = 0; i < 2; i++)
-		TRY(cuda_result(c, cudaEventCreateWithFlags(&c->step[i], cudaEventDisableTiming),
-			"creating an event"));
+		TRY(cuda_result(c, cudaEventCreateWithFlags(&c->step[i], cudaEventDisableTiming), "creating an event"));
 	TRY(lt_open(c, &c->lt));
 	dnn_open(c, &c->dnn);
 	return STATUS_OK;
@@ -183,12 +182,12 @@ static enum status conv_as_linear(struct kernels *k, const struct conv *op)
 {
 	const int64_t places = op->x.dim[0] * op->x.dim[1];
 
-	return linear(k,
-		&(struct linear){ .x = tensor_view(op->x.data, op->x.dtype, 2, (int64_t[]){ places, op->w->k }),
-			.w = op->w,
-			.bias = op->bias,
-			.accumulate = op->accumulate,
-			.y = tensor_view(op->y.data, op->y.dtype, 2, (int64_t[]){ places, op->w->n }) });
+	return linear(
+		k, &(struct linear){ .x = tensor_view(op->x.data, op->x.dtype, 2, (int64_t[]){ places, op->w->k }),
+			   .w = op->w,
+			   .bias = op->bias,
+			   .accumulate = op->accumulate,
+			   .y = tensor_view(op->y.data, op->y.dtype, 2, (int64_t[]){ places, op->w->n }) });
 }
 
 static enum status conv(struct kernels *k, const struct conv *op)

@@ -1,7 +1,7 @@
 /* cuda: what the files of this backend share.
  *
- *     backend.c  the table, devices, opening     memory.c  device memory, arenas, staging     lt.c   products by cuBLASLt
- *     dnn.c      convolutions and attention by cuDNN's graphs        tuning.c  what was measured, kept on disk
+ *     backend.c  the table, devices, opening     memory.c  device memory, arenas, staging     lt.c   products by
+ * cuBLASLt dnn.c      convolutions and attention by cuDNN's graphs        tuning.c  what was measured, kept on disk
  *     launch.h   the own kernels (*.cu)
  *
  * Everything is enqueued on one stream, in order.  An operation therefore reports a failure of its own call; what fails

@@ -1,8 +1,8 @@
 /* dnn: convolutions and attention by cuDNN, in bf16; a plan for each shape, kept.
  *
- * The filter of a packed convolution is [out, kernel, kernel, in] already.  cuDNN adds the bias; a sum into y goes through
- * scratch, since cuDNN does not promise that a result may overwrite what it adds.  An enlarged picture is made in bands of
- * rows with the halo that the kernel needs: whole, the largest of a decoder takes half a gigabyte.
+ * The filter of a packed convolution is [out, kernel, kernel, in] already.  cuDNN adds the bias; a sum into y goes
+ * through scratch, since cuDNN does not promise that a result may overwrite what it adds.  An enlarged picture is made
+ * in bands of rows with the halo that the kernel needs: whole, the largest of a decoder takes half a gigabyte.
  */
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/graph.h"
@@ -131,8 +131,8 @@ static bool aligned(const void *p)
 /* ---- convolutions ------------------------------------------------------------------------------------------------ */
 
 /* y = conv(x) + bias as described by `shape`. */
-static enum status convolve(struct cuda *c, const struct conv *op, const struct graph_conv *shape, const void *x,
-	void *y, bool *done)
+static enum status convolve(
+	struct cuda *c, const struct conv *op, const struct graph_conv *shape, const void *x, void *y, bool *done)
 {
 	const int64_t names[] = { GRAPH_X, GRAPH_W, GRAPH_Y, GRAPH_BIAS };
 	void *data[] = { (void *)(uintptr_t)x, op->w->data, y, op->bias ? op->bias->data : NULL };
@@ -174,8 +174,7 @@ static enum status enlarge(struct cuda *c, const struct tensor *x, int64_t first
 	const size_t row = (size_t)(2 * w * channels) * dtype_size(x->dtype);
 	const int64_t filled = 2 * (end - from), all = n + 4;
 	struct tensor source = tensor_slice(*x, 0, from, end - from);
-	struct tensor y = tensor_view(
-		to + (size_t)above * row, x->dtype, 3, (int64_t[]){ filled, 2 * w, channels });
+	struct tensor y = tensor_view(to + (size_t)above * row, x->dtype, 3, (int64_t[]){ filled, 2 * w, channels });
 
 	if (above)
 		TRY(cuda_result(c, cudaMemsetAsync(to, 0, (size_t)above * row, c->stream), "clearing rows"));
@@ -188,8 +187,7 @@ static enum status enlarge(struct cuda *c, const struct tensor *x, int64_t first
 }
 
 /* A picture one row or column short of twice x ends there: what is beyond is no picture but padding. */
-static enum status convolve_enlarged(
-	struct cuda *c, const struct conv *op, const struct tensor *y, bool *done)
+static enum status convolve_enlarged(struct cuda *c, const struct conv *op, const struct tensor *y, bool *done)
 {
 	const int64_t height = y->dim[0], halo = op->w->kernel / 2, x_row = 2 * op->x.dim[1] * op->w->k;
 	const size_t row = (size_t)x_row * dtype_size(op->x.dtype);

@@ -1,7 +1,7 @@
 /* graph: see graph.h.
  *
- * The builder below keeps the first failure and skips what comes after it, so that a graph reads as its operations; and it
- * owns every descriptor, which may go once a plan is made.
+ * The builder below keeps the first failure and skips what comes after it, so that a graph reads as its operations; and
+ * it owns every descriptor, which may go once a plan is made.
  */
 #include "kernels/cuda/graph.h"
 
@@ -241,8 +241,8 @@ static void build_conv(struct builder *b, const struct graph_conv *s)
 }
 
 /* [1, heads, rows, head_dim] of rows that hold heads side by side. */
-static descriptor heads(struct builder *b, int64_t name, int64_t n, int64_t rows, int64_t head_dim, int64_t head,
-	int64_t row)
+static descriptor heads(
+	struct builder *b, int64_t name, int64_t n, int64_t rows, int64_t head_dim, int64_t head, int64_t row)
 {
 	const int64_t dim[RANK] = { 1, n, rows, head_dim }, stride[RANK] = { rows * row, head, row, 1 };
 
@@ -334,8 +334,8 @@ static int64_t ask(struct builder *b, descriptor graph, cudnnBackendHeurMode_t m
 	for (int i = 0; i < CONFIGS_MAX; i++)
 		config[i] = create(b, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
 	if (!b->status)
-		b->status = cudnnBackendGetAttribute(d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-			CONFIGS_MAX, &found, config);
+		b->status = cudnnBackendGetAttribute(
+			d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, CONFIGS_MAX, &found, config);
 	return b->status ? 0 : found;
 }
 
@@ -355,8 +355,8 @@ static bool try_engine(struct builder *b, descriptor config, int64_t workspace, 
 		s = cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR,
 			1, &b->target->property);
 	if (!s)
-		s = cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
-			CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config);
+		s = cudnnBackendSetAttribute(
+			plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config);
 	if (!s)
 		s = cudnnBackendFinalize(plan);
 	if (!s)
@@ -421,8 +421,8 @@ void graph_plan_attention(const struct graph_target *t, const struct graph_atten
 	end(&b, out, why, why_size);
 }
 
-cudnnStatus_t graph_run(cudnnHandle_t handle, const struct graph_plan *plan, int n, const int64_t *names, void **data,
-	void *workspace)
+cudnnStatus_t graph_run(
+	cudnnHandle_t handle, const struct graph_plan *plan, int n, const int64_t *names, void **data, void *workspace)
 {
 	cudnnBackendDescriptor_t pack;
 	cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
@@ -431,8 +431,7 @@ cudnnStatus_t graph_run(cudnnHandle_t handle, const struct graph_plan *plan, int
 		return s;
 	s = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, names);
 	if (!s)
-		s = cudnnBackendSetAttribute(
-			pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, data);
+		s = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, data);
 	if (!s)
 		s = cudnnBackendSetAttribute(
 			pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);

@@ -16,7 +16,18 @@ struct graph_target {
 };
 
 /* The names by which a run binds memory to a plan's tensors. */
-enum graph_tensor { GRAPH_X = 1, GRAPH_W, GRAPH_BIAS, GRAPH_Y, GRAPH_Q, GRAPH_K, GRAPH_V, GRAPH_SCALE, GRAPH_MINUS, GRAPH_OUT };
+enum graph_tensor {
+	GRAPH_X = 1,
+	GRAPH_W,
+	GRAPH_BIAS,
+	GRAPH_Y,
+	GRAPH_Q,
+	GRAPH_K,
+	GRAPH_V,
+	GRAPH_SCALE,
+	GRAPH_MINUS,
+	GRAPH_OUT
+};
 
 /* A picture x [h, w, in] bf16, rows x_row elements apart, y [y_h, y_w, out] dense.  No field is padding. */
 struct graph_conv {
@@ -46,7 +57,7 @@ void graph_plan_attention(const struct graph_target *t, const struct graph_atten
 	struct graph_plan *out, char *why, int why_size);
 
 /* Enqueues the plan on the handle's stream. */
-cudnnStatus_t graph_run(cudnnHandle_t handle, const struct graph_plan *plan, int n, const int64_t *names, void **data,
-	void *workspace);
+cudnnStatus_t graph_run(
+	cudnnHandle_t handle, const struct graph_plan *plan, int n, const int64_t *names, void **data, void *workspace);
 
 #endif

@@ -1,7 +1,8 @@
 /* lt: matrix products by cuBLASLt.
  *
  * cuBLASLt counts by columns: y [m, n] by rows is D [n, m] by columns, x is B [k, m], and w, transposed, A [k, n].  So
- * the bias runs along D's rows, as its epilogue wants.  What the epilogues cannot do is left to cuda_epilogue; see plan().
+ * the bias runs along D's rows, as its epilogue wants.  What the epilogues cannot do is left to cuda_epilogue; see
+ * plan().
  *
  * A product of one shape always takes the same algorithm: the fastest of those that cuBLASLt proposes, measured at the
  * first use on this kind of device and remembered (tuning.c).
@@ -212,8 +213,8 @@ static float measure(struct cuda *c, struct product *p, const struct call *call,
 }
 
 /* Puts the fastest proposal into p->algo.  Without events, or where nothing could be measured, it is the first. */
-static void choose(
-	struct cuda *c, struct product *p, const struct call *call, const cublasLtMatmulHeuristicResult_t *of, int n, void *y)
+static void choose(struct cuda *c, struct product *p, const struct call *call,
+	const cublasLtMatmulHeuristicResult_t *of, int n, void *y)
 {
 	cudaEvent_t event[2] = { NULL, NULL };
 	float best = -1;

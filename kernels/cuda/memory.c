@@ -132,8 +132,8 @@ static enum status driver_result(const struct cuda *c, CUresult result, const ch
 {
 	if (result == CUDA_SUCCESS)
 		return STATUS_OK;
-	return status_fail(STATUS_DEVICE, "%s: %s failed with the driver's error %d", c->k->device, operation,
-		(int)result);
+	return status_fail(
+		STATUS_DEVICE, "%s: %s failed with the driver's error %d", c->k->device, operation, (int)result);
 }
 
 enum status cuda_reserve(struct kernels *k, size_t len, void **out)
@@ -310,8 +310,7 @@ enum status cuda_copy_in(struct kernels *k, void *device, const void *host, size
 
 		TRY(stage(c, n, &pinned));
 		copy_wide(pinned, (const char *)host + done, n);
-		TRY(cuda_result(c,
-			cudaMemcpyAsync((char *)device + done, pinned, n, cudaMemcpyHostToDevice, c->stream),
+		TRY(cuda_result(c, cudaMemcpyAsync((char *)device + done, pinned, n, cudaMemcpyHostToDevice, c->stream),
 			"copying to the device"));
 		done += n;
 	}
@@ -322,8 +321,8 @@ enum status cuda_copy_out(struct kernels *k, void *host, const void *device, siz
 {
 	struct cuda *c = cuda_of(k);
 
-	TRY(cuda_result(c, cudaMemcpyAsync(host, device, len, cudaMemcpyDeviceToHost, c->stream),
-		"copying from the device"));
+	TRY(cuda_result(
+		c, cudaMemcpyAsync(host, device, len, cudaMemcpyDeviceToHost, c->stream), "copying from the device"));
 	return cuda_result(c, cudaStreamSynchronize(c->stream), "what was computed before");
 }
 

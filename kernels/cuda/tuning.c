@@ -1,8 +1,8 @@
 /* tuning: which algorithm was fastest, so that the first picture after a start measures nothing.
  *
- * A file for each device and library version: lines of a key and a value in hexadecimal, appended whole, so that several
- * processes may write.  A line that is damaged or of another size is one that was never written; a value is checked by
- * whoever uses it.  Where the file cannot be written, everything works and is measured again.
+ * A file for each device and library version: lines of a key and a value in hexadecimal, appended whole, so that
+ * several processes may write.  A line that is damaged or of another size is one that was never written; a value is
+ * checked by whoever uses it.  Where the file cannot be written, everything works and is measured again.
  */
 #include "kernels/cuda/cuda.h"
 
