@@ -23,7 +23,8 @@ static bool has_avx512(void)
 
 static bool has_bf16(void)
 {
-	return has_avx512() && __builtin_cpu_supports("avx512bf16") && onednn_has_bf16();
+	return has_avx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
+	       onednn_has_bf16();
 }
 
 static const struct simd *pick_simd(enum dtype dtype)
@@ -31,7 +32,7 @@ static const struct simd *pick_simd(enum dtype dtype)
 	if (dtype == DTYPE_BF16)
 		return &simd_avx512bf16;
 	if (has_avx512())
-		return &simd_avx512;
+		return __builtin_cpu_supports("avx512vnni") ? &simd_avx512vnni : &simd_avx512;
 	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &simd_avx2 : &simd_base;
 }
 #else
@@ -52,8 +53,6 @@ static enum status cpu_open(struct kernels *k)
 
 	if (k->weight_dtype == DTYPE_F8_E4M3)
 		return status_fail(STATUS_UNSUPPORTED, "device cpu has no products in fp8; use f32, bf16 or int8");
-	if (k->weight_dtype == DTYPE_I8)
-		return status_fail(STATUS_UNSUPPORTED, "device cpu has no products in int8 yet; use f32 or bf16");
 	if (k->dtype == DTYPE_OTHER)
 		k->dtype = has_bf16() ? DTYPE_BF16 : DTYPE_F32;
 	if (k->dtype == DTYPE_BF16 && !has_bf16())
@@ -110,12 +109,20 @@ static struct onednn *onednn(const struct kernels *k)
 
 static enum status cpu_pack_begin(struct kernels *k, struct weight *w)
 {
+	if (w->dtype == DTYPE_I8) {
+		TRY(memory_map(k, simd(k)->i8_len(w), &w->data));
+		w->len = simd(k)->i8_len(w);
+		return STATUS_OK;
+	}
 	return onednn_pack_begin(onednn(k), k, w);
 }
 
 static enum status cpu_pack_rows(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows)
 {
-	return onednn_pack_rows(onednn(k), w, k->dtype, first, count, rows);
+	if (w->dtype != DTYPE_I8)
+		return onednn_pack_rows(onednn(k), w, k->dtype, first, count, rows);
+	simd(k)->i8_pack(w, k->dtype, first, count, rows);
+	return STATUS_OK;
 }
 
 static void cpu_pack_free(struct kernels *k, struct weight *w)
@@ -140,6 +147,15 @@ static size_t dense_size(const struct tensor *t, enum dtype dtype)
 	return ((size_t)tensor_count(t) * dtype_size(dtype) + 63) / 64 * 64;
 }
 
+static enum status linear_i8(struct kernels *k, const struct linear *op)
+{
+	void *scratch;
+
+	TRY(need_scratch(k, simd(k)->i8_scratch(op), &scratch));
+	simd(k)->i8_linear(op, scratch);
+	return STATUS_OK;
+}
+
 /* With strided rows of x or y oneDNN 2.6 falls back to its reference loops, 200 times slower: those rows are copied to
  * and from scratch, as is a y of a dtype it has not. */
 static enum status cpu_linear(struct kernels *k, const struct linear *op)
@@ -151,6 +167,8 @@ static enum status cpu_linear(struct kernels *k, const struct linear *op)
 	struct linear dense = *op;
 	void *scratch;
 
+	if (op->w->dtype == DTYPE_I8)
+		return linear_i8(k, op);
 	if (!copy_x && !copy_y)
 		return onednn_linear(onednn(k), k, op);
 	TRY(need_scratch(k, x_size + y_size, &scratch));

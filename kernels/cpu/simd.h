@@ -27,12 +27,18 @@ struct simd {
 	void (*gated_add)(const struct tensor *x, const float *gate, const struct tensor *stream);
 	void (*add_row)(const float *row, const struct tensor *y);
 	void (*unary)(enum unary f, const struct tensor *x, const struct tensor *y);
+	/* weights in I8: bytes of w->data (zeroed), rows in, products */
+	size_t (*i8_len)(const struct weight *w);
+	void (*i8_pack)(const struct weight *w, enum dtype dtype, int64_t first, int64_t count, const void *rows);
+	size_t (*i8_scratch)(const struct linear *op);
+	void (*i8_linear)(const struct linear *op, void *scratch);
 };
 
 extern const struct simd simd_base; /* what the compiler's target has: SSE2 on x86-64, NEON on arm64 */
 #if defined(__x86_64__)
 extern const struct simd simd_avx2;
 extern const struct simd simd_avx512;
+extern const struct simd simd_avx512vnni;
 extern const struct simd simd_avx512bf16; /* operands in bf16; the others compute attention in f32 only */
 #endif
 

@@ -2,6 +2,8 @@
 #include "kernels/cpu/simd.h"
 
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #pragma GCC target("avx2,fma")
 #if !defined(__AVX2__)
 #error "this compiler ignores #pragma GCC target; build with gcc"

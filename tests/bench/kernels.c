@@ -1,6 +1,8 @@
 /* bench/kernels: the speed of the operations that a picture's time goes to, at the sizes of the largest models.
  *
- *     make bench && build/release/bench/kernels [device [f32|bf16 [threads]]]
+ *     make bench && build/release/bench/kernels [device [f32|bf16|int8 [threads [part of a name]]]]
+ *
+ * One thread is timed by the processor time it took, so that a busy machine disturbs little; more by the clock.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,12 +12,14 @@
 #include "kernels/kernels.h"
 
 static struct kernels *k;
+static clockid_t timer = CLOCK_MONOTONIC;
+static const char *wanted = "";
 
 static double seconds(void)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(timer, &now);
 	return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
@@ -52,6 +56,8 @@ static void measure(const char *name, double work, const char *unit, enum status
 {
 	double best = 1e30, total = 0;
 
+	if (!strstr(name, wanted))
+		return;
 	need(run(op)); /* the first makes primitives and touches pages */
 	for (int i = 0; i < 10 && total < 1; i++) {
 		const double start = seconds();
@@ -81,7 +87,7 @@ static void bench_linear(int64_t n, int64_t in)
 
 	if (!source.data)
 		exit(1);
-	need(kernels_pack_linear(k, 1, &source, &w));
+	need(kernels_pack_block(k, 1, &source, &w));
 	printf("%-40s %9.2f ms %8.1f GB/s\n", "pack from f32", (seconds() - start) * 1e3,
 		(double)(n * in) * sizeof(float) / (seconds() - start) / 1e9);
 	free(source.data);
@@ -229,10 +235,17 @@ static void bench_group_norm(int64_t side, int64_t channels)
 int main(int argc, char **argv)
 {
 	const char *device = argc > 1 ? argv[1] : "cpu", *name = argc > 2 ? argv[2] : "";
-	enum dtype dtype = strcmp(name, "f32") == 0 ? DTYPE_F32 : strcmp(name, "bf16") == 0 ? DTYPE_BF16 : DTYPE_OTHER;
+	enum dtype dtype = DTYPE_F32;
 
+	while (dtype < DTYPE_OTHER && strcmp(dtype_name(dtype), name) != 0)
+		dtype++;
+
+	if (argc > 3 && atoi(argv[3]) == 1)
+		timer = CLOCK_PROCESS_CPUTIME_ID;
+	if (argc > 4)
+		wanted = argv[4];
 	need(kernels_open(device, dtype, argc > 3 ? atoi(argv[3]) : 0, &k));
-	printf("%s %s\n", kernels_device(k), dtype_name(kernels_dtype(k)));
+	printf("%s %s\n", kernels_device(k), dtype_name(kernels_weight_dtype(k)));
 	bench_linear(3840, 3840);
 	bench_linear(10240, 3840);
 	bench_linear(3840, 10240);

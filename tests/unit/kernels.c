@@ -27,7 +27,7 @@ static const char *label(const struct pair *p, const char *format, ...)
 {
 	static char text[256];
 	va_list args;
-	int len = snprintf(text, sizeof text, "%s %s ", p->name, dtype_name(p->k->dtype));
+	int len = snprintf(text, sizeof text, "%s %s ", p->name, dtype_name(p->k->weight_dtype));
 
 	va_start(args, format);
 	vsnprintf(text + len, sizeof text - (size_t)len, format, args);
@@ -67,6 +67,7 @@ struct linear_case {
 static void test_linear(const struct pair *p, const struct linear_case *c)
 {
 	const enum dtype dtype = p->k->dtype;
+	const bool exact = p->k->weight_dtype == dtype;
 	struct cage x = cage_random(dtype, 2, (int64_t[]){ c->m, c->k }, c->gap, 1, 1);
 	struct cage source = cage_random(dtype, 2, (int64_t[]){ c->n, c->k }, 0, 1, 2);
 	struct cage wanted = cage_random(c->y_dtype, 2, (int64_t[]){ c->m, c->n }, 0, 1, 3);
@@ -76,20 +77,20 @@ static void test_linear(const struct pair *p, const struct linear_case *c)
 	enum status status;
 
 	pack_tables(p, c->n, 4, &bias, &bias_ref);
-	status = kernels_pack_linear(p->ref, 1, &source.t, &w_ref);
+	status = kernels_pack_block(p->ref, 1, &source.t, &w_ref);
 	op.w = w_ref;
 	op.bias = c->bias ? bias_ref : NULL;
 	op.y = wanted.t;
 	if (status == STATUS_OK)
 		status = kernels_linear(p->ref, &op);
 	if (status == STATUS_OK)
-		status = kernels_pack_linear(p->k, 1, &source.t, &w);
+		status = kernels_pack_block(p->k, 1, &source.t, &w);
 	op.w = w;
 	op.bias = c->bias ? bias : NULL;
 	op.y = got.t;
 	if (status == STATUS_OK)
 		status = kernels_linear(p->k, &op);
-	check_near(&wanted, &got, tolerance(c->y_dtype, 1e-7 * (double)c->k + 1e-6), status,
+	check_near(&wanted, &got, tolerance(c->y_dtype, exact ? 1e-7 * (double)c->k + 1e-6 : 2e-6), status,
 		label(p, "linear %lld x %lld x %lld gap %lld y %s bias %d sum %d activation %d", (long long)c->m,
 			(long long)c->n, (long long)c->k, (long long)c->gap, dtype_name(c->y_dtype), c->bias,
 			c->accumulate, c->activation));
@@ -150,9 +151,9 @@ static void test_parts(const struct pair *p)
 	value_set(&f32.t, i, j, l, value_at(&whole.t, i, j, l));
 	for (int i = 0; i < PARTS; at += sizes[i++])
 		parts[i] = tensor_slice(i % 2 ? f32.t : whole.t, 0, at, sizes[i]);
-	status = kernels_pack_linear(p->k, PARTS, parts, &w);
+	status = kernels_pack_block(p->k, PARTS, parts, &w);
 	if (status == STATUS_OK)
-		status = kernels_pack_linear(p->ref, 1, &f32.t, &w_ref);
+		status = kernels_pack_block(p->ref, 1, &f32.t, &w_ref);
 	for (int64_t m = 1; status == STATUS_OK && m <= 65; m += 32) {
 		struct cage x = cage_random(p->k->dtype, 2, (int64_t[]){ m, K }, 0, 1, 10);
 		struct cage wanted = cage_new(DTYPE_F32, 2, (int64_t[]){ m, N }, 0),
@@ -671,7 +672,7 @@ static void test_repetition(const struct pair *p)
 	struct cage first = cage_new(DTYPE_F32, 2, (int64_t[]){ 70, 200 }, 0),
 		    again = cage_new(DTYPE_F32, 2, first.t.dim, 0);
 	struct weight *w = NULL;
-	bool same = kernels_pack_linear(p->k, 1, &source.t, &w) == STATUS_OK &&
+	bool same = kernels_pack_block(p->k, 1, &source.t, &w) == STATUS_OK &&
 		    kernels_linear(p->k, &(struct linear){ .x = x.t, .w = w, .y = first.t }) == STATUS_OK;
 
 	for (int64_t m = 1; same && m < 70; m += 1) { /* more shapes than one might keep */
@@ -803,6 +804,28 @@ static enum status level_add_row(struct kernels *k, struct tensor row, struct te
 	return STATUS_OK;
 }
 
+static enum status level_pack_begin(struct kernels *k, struct weight *w)
+{
+	w->len = level->i8_len(w);
+	return memory_map(k, w->len, &w->data);
+}
+
+static enum status level_pack_rows(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows)
+{
+	level->i8_pack(w, k->dtype, first, count, rows);
+	return STATUS_OK;
+}
+
+static void linear_with(const void *op, void *scratch)
+{
+	level->i8_linear(op, scratch);
+}
+
+static enum status level_linear(struct kernels *k, const struct linear *op)
+{
+	return with_scratch(level->i8_scratch(op), linear_with, op);
+}
+
 static enum status level_unary(struct kernels *k, enum unary f, struct tensor x, struct tensor y)
 {
 	level->unary(f, &x, &y);
@@ -847,6 +870,26 @@ static void test_level(const struct simd *simd)
 	kernels_close(p.ref);
 }
 
+/* Products with weights in int8 of one vector level. */
+static void test_level_i8(const struct simd *simd)
+{
+	struct pair p = { .name = simd->name };
+	struct backend backend = backend_ref;
+
+	level = simd;
+	backend.pack_begin = level_pack_begin;
+	backend.pack_rows = level_pack_rows;
+	backend.linear = level_linear;
+	if (kernels_open("ref", DTYPE_I8, 2, &p.k) == STATUS_OK &&
+		kernels_open("ref", DTYPE_I8, 2, &p.ref) == STATUS_OK) {
+		p.k->backend = &backend;
+		test_linears(&p);
+		p.k->backend = &backend_ref;
+	}
+	kernels_close(p.k);
+	kernels_close(p.ref);
+}
+
 static void test_cpu(enum dtype dtype, int threads)
 {
 	struct pair p = { .name = threads == 1 ? "cpu, 1 thread," : "cpu", .whole = true };
@@ -866,18 +909,44 @@ static void test_cpu(enum dtype dtype, int threads)
 	kernels_close(p.ref);
 }
 
+/* What the cpu itself chooses, its operands in whatever is its default; ref computes in the same. */
+static void test_cpu_i8(void)
+{
+	struct pair p = { .name = "cpu" };
+
+	CHECK("cpu opens in int8", kernels_open("cpu", DTYPE_I8, 2, &p.k) == STATUS_OK);
+	if (p.k && kernels_open("ref", p.k->dtype, 1, &p.ref) == STATUS_OK) {
+		p.ref->weight_dtype = DTYPE_I8;
+		test_linears(&p);
+		test_parts(&p);
+		test_repetition(&p);
+	}
+	kernels_close(p.k);
+	kernels_close(p.ref);
+}
+
+static void test_levels(const struct simd *simd, bool present)
+{
+	if (!present) {
+		printf("skip - %s: this processor lacks it\n", simd->name);
+		return;
+	}
+	test_level(simd);
+	test_level_i8(simd);
+}
+
 int main(void)
 {
 	test_cpu(DTYPE_F32, 2);
 	test_cpu(DTYPE_BF16, 2);
 	test_cpu(DTYPE_F32, 1);
+	test_cpu_i8();
 	test_threads();
-	test_level(&simd_base);
+	test_levels(&simd_base, true);
 #if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-		test_level(&simd_avx2);
-	else
-		printf("skip - avx2: this processor lacks it\n");
+	test_levels(&simd_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+	test_levels(&simd_avx512, __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"));
+	test_levels(&simd_avx512vnni, __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512dq"));
 #endif
 	return check_result();
 }
