@@ -271,6 +271,19 @@ static enum status encode_rows(struct flux *f, struct run *run, int which, struc
 	return status != STATUS_OK ? status : trace_tensor(run->trace, f->k, *rows, "%sprompt_embeds", sign_of(which));
 }
 
+/* rows, then pooled */
+static enum status embed_prompt(struct flux *f, struct run *run, int which, struct tensor out[2])
+{
+	bool found;
+
+	TRY(memo_recall(parts_memo(f->parts), run, which, 2, out, &found));
+	if (found)
+		return STATUS_OK;
+	TRY(encode_pooled(f, run, which, &out[1]));
+	TRY(encode_rows(f, run, which, &out[0]));
+	return memo_keep(parts_memo(f->parts), run, which, 2, out);
+}
+
 static void flux_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
 {
 	const struct flux *f = state;
@@ -283,21 +296,19 @@ static void flux_latent_shape(const void *state, const struct recipe *r, int64_t
 static enum status flux_encode(void *state, struct run *run)
 {
 	struct flux *f = state;
-	struct tensor rows[2], pooled[2];
+	struct tensor text[2][2];
 	int n = guided(run->recipe) ? 2 : 1;
 	int64_t shape[3];
 	void *transformer;
 
-	for (int i = 0; i < n; i++) {
-		TRY(encode_pooled(f, run, i, &pooled[i]));
-		TRY(encode_rows(f, run, i, &rows[i]));
-	}
+	for (int i = 0; i < n; i++)
+		TRY(embed_prompt(f, run, i, text[i]));
 	TRY(parts_need(f->parts, PART_TRANSFORMER, run, &transformer));
 	f->transformer = transformer;
 	flux_latent_shape(f, run->recipe, shape);
 	for (int i = 0; i < n; i++)
-		TRY(flux_transformer_text(f->transformer, run->arena, rows[i], pooled[i], (float)run->recipe->guidance,
-			shape[1], shape[2], &f->text[i]));
+		TRY(flux_transformer_text(f->transformer, run->arena, text[i][0], text[i][1],
+			(float)run->recipe->guidance, shape[1], shape[2], &f->text[i]));
 	f->modulation_count = 0;
 	return STATUS_OK;
 }

@@ -333,35 +333,12 @@ static enum status tokenize(
 	return tokenizer_encode_padded(z->prior.tokenizer, text, strlen(text), length, ids);
 }
 
-static enum status encode_text(
-	struct kandinsky *z, struct run *run, struct clip_text *clip, int which, struct kandinsky_text *out)
+static const char *text_of(const struct recipe *r, int which)
 {
-	const struct recipe *r = run->recipe;
-	const char *text = which == POSITIVE ? r->prompt : r->negative ? r->negative : "";
-	const char *sign = which == POSITIVE ? "" : "negative_";
-	const int64_t length = clip_text_positions(clip), width = clip_text_width(clip);
-	struct tensor pooled;
-	struct token_ids ids = { 0 };
-	char name[64];
-	enum status status;
-
-	snprintf(name, sizeof name, "%sinput_ids.0", sign);
-	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ length, width }, &out->hidden));
-	TRY(arena_take(run->arena, DTYPE_F32, 1, (int64_t[]){ clip_text_projection(clip) }, &pooled));
-	status = tokenize(z, text, length, &ids, &out->tokens);
-	if (status == STATUS_OK)
-		status = trace_ids(run->trace, name, ids.id, ids.count);
-	if (status == STATUS_OK)
-		status = clip_text_encode(clip, run->arena, ids.id, ids.count, 0, false, out->hidden, pooled);
-	token_ids_free(&ids);
-	TRY(status);
-	TRY(trace_tensor(run->trace, z->k, out->hidden, "%sprompt_embeds", sign));
-	TRY(trace_tensor(run->trace, z->k, pooled, "%spooled_prompt_embeds", sign));
-	out->pooled = tensor_view(pooled.data, pooled.dtype, 2, (int64_t[]){ 1, pooled.dim[0] });
-	return STATUS_OK;
+	return which == POSITIVE ? r->prompt : r->negative ? r->negative : "";
 }
 
-static enum status encode_texts(struct kandinsky *z, struct run *run, int n, struct kandinsky_text out[2])
+static enum status need_clip(struct kandinsky *z, struct run *run, struct clip_text **out)
 {
 	struct clip_text *clip;
 	void *part;
@@ -373,8 +350,62 @@ static enum status encode_texts(struct kandinsky *z, struct run *run, int n, str
 			"%s: the text encoder makes embeddings of %lld and %lld values, the UNet wants %lld",
 			z->prior.place.path, (long long)clip_text_width(clip), (long long)clip_text_projection(clip),
 			(long long)z->image_dim);
+	*out = clip;
+	return STATUS_OK;
+}
+
+/* both: hidden [tokens, width], pooled [width] */
+static enum status encode_ids(
+	struct kandinsky *z, struct run *run, int which, struct tensor both[2], int64_t *not_padding)
+{
+	struct clip_text *clip = NULL;
+	struct token_ids ids = { 0 };
+	char name[64];
+	enum status status;
+
+	TRY(need_clip(z, run, &clip));
+	TRY(arena_take(
+		run->arena, DTYPE_F32, 2, (int64_t[]){ clip_text_positions(clip), clip_text_width(clip) }, &both[0]));
+	TRY(arena_take(run->arena, DTYPE_F32, 1, (int64_t[]){ clip_text_projection(clip) }, &both[1]));
+	snprintf(name, sizeof name, "%sinput_ids.0", which == POSITIVE ? "" : "negative_");
+	status = tokenize(z, text_of(run->recipe, which), both[0].dim[0], &ids, not_padding);
+	if (status == STATUS_OK)
+		status = trace_ids(run->trace, name, ids.id, ids.count);
+	if (status == STATUS_OK)
+		status = clip_text_encode(clip, run->arena, ids.id, ids.count, 0, false, both[0], both[1]);
+	token_ids_free(&ids);
+	return status;
+}
+
+/* The decoder's memo outlasts the prior, which may have to leave memory. */
+static enum status encode_text(struct kandinsky *z, struct run *run, int which, struct kandinsky_text *out)
+{
+	const char *sign = which == POSITIVE ? "" : "negative_";
+	struct token_ids ids = { 0 };
+	struct tensor both[2];
+	enum status status;
+	bool found;
+
+	TRY(memo_recall(parts_memo(z->parts), run, which, 2, both, &found));
+	if (found) {
+		status = tokenize(z, text_of(run->recipe, which), both[0].dim[0], &ids, &out->tokens);
+		token_ids_free(&ids);
+		TRY(status);
+	} else {
+		TRY(encode_ids(z, run, which, both, &out->tokens));
+		TRY(memo_keep(parts_memo(z->parts), run, which, 2, both));
+	}
+	TRY(trace_tensor(run->trace, z->k, both[0], "%sprompt_embeds", sign));
+	TRY(trace_tensor(run->trace, z->k, both[1], "%spooled_prompt_embeds", sign));
+	out->hidden = both[0];
+	out->pooled = tensor_view(both[1].data, both[1].dtype, 2, (int64_t[]){ 1, both[1].dim[0] });
+	return STATUS_OK;
+}
+
+static enum status encode_texts(struct kandinsky *z, struct run *run, int n, struct kandinsky_text out[2])
+{
 	for (int i = 0; i < n; i++)
-		TRY(encode_text(z, run, clip, i, &out[i]));
+		TRY(encode_text(z, run, i, &out[i]));
 	return STATUS_OK;
 }
 

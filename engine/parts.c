@@ -13,7 +13,8 @@ struct parts {
 	const struct part_kind *kinds;
 	int n;
 	struct lora_set *loras; /* of the loaded parts; NULL: none */
-	bool together;          /* all turns fit the budget at once */
+	struct memo *memo;
+	bool together; /* all turns fit the budget at once */
 	struct {
 		struct component component;
 		uint64_t bytes; /* once packed */
@@ -88,7 +89,9 @@ enum status parts_open(const struct model *m, struct kernels *k, const struct me
 	p->k = k;
 	p->kinds = kinds;
 	p->n = n;
-	status = plan(p, m, budget);
+	status = memo_new(&p->memo);
+	if (status == STATUS_OK)
+		status = plan(p, m, budget);
 	if (status != STATUS_OK) {
 		parts_close(p);
 		return status;
@@ -111,6 +114,7 @@ void parts_close(struct parts *p)
 	for (int i = 0; i < p->n; i++)
 		unload(p, i);
 	lora_close(p->loras);
+	memo_free(p->memo);
 	free(p);
 }
 
@@ -121,6 +125,11 @@ enum status parts_beside(struct parts *p, const struct model *m, const struct pa
 		TRY(model_component(m, kinds[i].component, &p->beside[i]));
 	p->n_beside = n;
 	return STATUS_OK;
+}
+
+struct memo *parts_memo(struct parts *p)
+{
+	return p->memo;
 }
 
 static enum status match(const struct parts *p, struct lora_set *loras)

@@ -16,6 +16,7 @@
 
 #include "engine/component.h"
 #include "engine/family.h"
+#include "engine/memo.h"
 
 enum { PARTS_MAX = 8 };
 
@@ -52,6 +53,9 @@ void parts_close(struct parts *p); /* NULL is allowed */
 
 /* Parts of a model that lie elsewhere: a LoRA's keys may name them too.  Nothing of them is loaded here. */
 enum status parts_beside(struct parts *p, const struct model *m, const struct part_kind *kinds, int n);
+
+/* What its text encoders made of prompts; borrowed. */
+struct memo *parts_memo(struct parts *p);
 
 /* The loaded part i, borrowed until a part of another turn is needed.  The time it takes is added to
  * run->load_seconds. */

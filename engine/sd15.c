@@ -43,15 +43,17 @@ static enum status sd15_open(const struct model *m, struct kernels *k, const str
 	return sd_open(&kind, m, k, memory, state);
 }
 
-static enum status embed_prompt(struct sd *sd, struct run *run, int which, struct tensor *embeds)
+static enum status encode_prompt(struct sd *sd, struct run *run, int which, struct tensor *embeds)
 {
 	const struct recipe *r = run->recipe;
 	const char *text = which == SD_POSITIVE ? r->prompt : r->negative ? r->negative : "";
-	int64_t skip = which == SD_POSITIVE ? recipe_set_int(r, "clip_skip", 0) : 0,
-		layers = clip_text_layers(sd->text[0]);
-	int64_t dim[2] = { clip_text_positions(sd->text[0]), clip_text_width(sd->text[0]) };
+	int64_t skip = which == SD_POSITIVE ? recipe_set_int(r, "clip_skip", 0) : 0, layers, dim[2];
 	struct tensor none = { 0 };
 
+	TRY(sd_need_texts(sd, run));
+	layers = clip_text_layers(sd->text[0]);
+	dim[0] = clip_text_positions(sd->text[0]);
+	dim[1] = clip_text_width(sd->text[0]);
 	if (skip > layers)
 		return status_fail(STATUS_INVALID, "clip_skip %lld: the text encoder has %lld layers", (long long)skip,
 			(long long)layers);
@@ -60,13 +62,23 @@ static enum status embed_prompt(struct sd *sd, struct run *run, int which, struc
 	return trace_tensor(run->trace, sd->k, *embeds, "%sprompt_embeds", which == SD_POSITIVE ? "" : "negative_");
 }
 
+static enum status embed_prompt(struct sd *sd, struct run *run, int which, struct tensor *embeds)
+{
+	bool found;
+
+	TRY(memo_recall(parts_memo(sd->parts), run, which, 1, embeds, &found));
+	if (found)
+		return STATUS_OK;
+	TRY(encode_prompt(sd, run, which, embeds));
+	return memo_keep(parts_memo(sd->parts), run, which, 1, embeds);
+}
+
 static enum status sd15_encode(void *state, struct run *run)
 {
 	struct sd *sd = state;
 	struct tensor embeds[2], none = { 0 };
 	int n = sd_guided(run->recipe) ? 2 : 1;
 
-	TRY(sd_need_texts(sd, run));
 	for (int i = 0; i < n; i++)
 		TRY(embed_prompt(sd, run, i, &embeds[i]));
 	TRY(sd_need_unet(sd, run));

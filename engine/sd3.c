@@ -376,7 +376,7 @@ static enum status need_clips(struct sd3 *s, struct run *run, struct clip_text *
 	return STATUS_OK;
 }
 
-static enum status embed_prompt(struct sd3 *s, struct run *run, int sign, struct embedded *out)
+static enum status encode_prompt(struct sd3 *s, struct run *run, int sign, struct embedded *out)
 {
 	const char *prefix = sign == POSITIVE ? "" : "negative_";
 	struct clip_text *clip[CLIPS];
@@ -399,6 +399,20 @@ static enum status embed_prompt(struct sd3 *s, struct run *run, int sign, struct
 	TRY(trace_tensor(run->trace, s->k, out->rows, "%sprompt_embeds", prefix));
 	return trace_tensor(run->trace, s->k, tensor_view(out->pooled.data, DTYPE_F32, 1, &out->pooled.dim[1]),
 		"%spooled_prompt_embeds", prefix);
+}
+
+static enum status embed_prompt(struct sd3 *s, struct run *run, int sign, struct embedded *out)
+{
+	struct tensor both[2];
+	bool found;
+
+	TRY(memo_recall(parts_memo(s->parts), run, sign, 2, both, &found));
+	if (found) {
+		*out = (struct embedded){ .rows = both[0], .pooled = both[1] };
+		return STATUS_OK;
+	}
+	TRY(encode_prompt(s, run, sign, out));
+	return memo_keep(parts_memo(s->parts), run, sign, 2, (struct tensor[]){ out->rows, out->pooled });
 }
 
 /* How many prompts there are to predict for. */

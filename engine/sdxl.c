@@ -141,10 +141,11 @@ static enum status take_conditioning(struct sd *sd, struct run *run, struct cond
 	return arena_take(run->arena, DTYPE_F32, 1, &pooled, &c->pooled);
 }
 
-static enum status embed_prompt(struct sd *sd, struct run *run, int which, struct conditioning *c)
+static enum status encode_prompt(struct sd *sd, struct run *run, int which, struct conditioning *c)
 {
 	const char *sign = which == SD_POSITIVE ? "" : "negative_";
 
+	TRY(sd_need_texts(sd, run));
 	TRY(take_conditioning(sd, run, c));
 	if (which == SD_NEGATIVE && !run->recipe->negative && sd->zeros_for_empty) {
 		TRY(set_zero(sd->k, c->embeds));
@@ -155,6 +156,20 @@ static enum status embed_prompt(struct sd *sd, struct run *run, int which, struc
 	}
 	TRY(trace_tensor(run->trace, sd->k, c->embeds, "%sprompt_embeds", sign));
 	return trace_tensor(run->trace, sd->k, c->pooled, "%spooled_prompt_embeds", sign);
+}
+
+static enum status embed_prompt(struct sd *sd, struct run *run, int which, struct conditioning *c)
+{
+	struct tensor both[2];
+	bool found;
+
+	TRY(memo_recall(parts_memo(sd->parts), run, which, 2, both, &found));
+	if (found) {
+		*c = (struct conditioning){ .embeds = both[0], .pooled = both[1] };
+		return STATUS_OK;
+	}
+	TRY(encode_prompt(sd, run, which, c));
+	return memo_keep(parts_memo(sd->parts), run, which, 2, (struct tensor[]){ c->embeds, c->pooled });
 }
 
 /* ---- sizes ---- */
@@ -192,7 +207,6 @@ static enum status sdxl_encode(void *state, struct run *run)
 	float sizes[UNET_SIZES];
 	int n = sd_guided(run->recipe) ? 2 : 1;
 
-	TRY(sd_need_texts(sd, run));
 	for (int i = 0; i < n; i++)
 		TRY(embed_prompt(sd, run, i, &c[i]));
 	TRY(sd_need_unet(sd, run));

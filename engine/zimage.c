@@ -260,12 +260,13 @@ static enum status embed_ids(
 
 	snprintf(name, sizeof name, "%sinput_ids.0", sign);
 	TRY(trace_padded(z, run, name, ids, longest));
+	TRY(need_text(z, run));
 	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ ids->count, qwen3_hidden(z->text) }, embeds));
 	TRY(qwen3_encode(z->text, run->arena, ids->id, ids->count, *embeds));
 	return trace_tensor(run->trace, z->k, *embeds, "%sprompt_embeds", sign);
 }
 
-static enum status embed_prompt(struct zimage *z, struct run *run, int which, struct tensor *embeds)
+static enum status encode_prompt(struct zimage *z, struct run *run, int which, struct tensor *embeds)
 {
 	const struct recipe *r = run->recipe;
 	const char *prompt = which == POSITIVE ? r->prompt : r->negative ? r->negative : "";
@@ -277,6 +278,17 @@ static enum status embed_prompt(struct zimage *z, struct run *run, int which, st
 		status = embed_ids(z, run, which == POSITIVE ? "" : "negative_", &ids, embeds);
 	token_ids_free(&ids);
 	return status;
+}
+
+static enum status embed_prompt(struct zimage *z, struct run *run, int which, struct tensor *embeds)
+{
+	bool found;
+
+	TRY(memo_recall(parts_memo(z->parts), run, which, 1, embeds, &found));
+	if (found)
+		return STATUS_OK;
+	TRY(encode_prompt(z, run, which, embeds));
+	return memo_keep(parts_memo(z->parts), run, which, 1, embeds);
 }
 
 static bool guided(const struct recipe *r)
@@ -291,7 +303,6 @@ static enum status zimage_encode(void *state, struct run *run)
 	int64_t shape[3];
 	int n = guided(run->recipe) ? 2 : 1;
 
-	TRY(need_text(z, run));
 	for (int i = 0; i < n; i++)
 		TRY(embed_prompt(z, run, i, &embeds[i]));
 	TRY(need_transformer(z, run));

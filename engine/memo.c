@@ -1,0 +1,158 @@
+/* memo: see memo.h. */
+#include "engine/memo.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "engine/bytes.h"
+
+struct entry {
+	XXH128_hash_t key;
+	int n;
+	size_t len;                         /* of all tensors' bytes */
+	struct tensor tensor[MEMO_TENSORS]; /* malloc'ed, host */
+};
+
+struct memo {
+	int n;
+	size_t len;
+	struct entry entry[MEMO_ENTRIES]; /* the last used first */
+};
+
+enum status memo_new(struct memo **out)
+{
+	*out = calloc(1, sizeof **out);
+	return *out ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for prompts");
+}
+
+static void entry_free(struct entry *e)
+{
+	for (int i = 0; i < e->n; i++)
+		free(e->tensor[i].data);
+}
+
+void memo_free(struct memo *m)
+{
+	for (int i = 0; m && i < m->n; i++)
+		entry_free(&m->entry[i]);
+	free(m);
+}
+
+/* Every text with its length in front, so that no two recipes give the same bytes. */
+static enum status add_text(struct bytes *b, const char *text)
+{
+	return text ? bytes_print(b, "%zu:%s\n", strlen(text), text) : bytes_print(b, "-\n");
+}
+
+static enum status add_recipe(struct bytes *b, const struct recipe *r, int sign)
+{
+	TRY(bytes_print(b, "%d\n", sign));
+	TRY(add_text(b, sign == 0 ? r->prompt : r->negative));
+	for (int i = 0; i < r->n_sets; i++) {
+		TRY(add_text(b, r->sets[i].name));
+		TRY(add_text(b, r->sets[i].value));
+	}
+	for (int i = 0; i < r->n_loras; i++) {
+		const struct recipe_lora *l = &r->loras[i];
+
+		TRY(bytes_print(b, "%.17g\n", l->scale));
+		TRY(add_text(b, l->path ? l->path : l->name));
+		TRY(add_text(b, l->identity));
+		TRY(add_text(b, l->hash));
+	}
+	return STATUS_OK;
+}
+
+static enum status make_key(const struct recipe *r, int sign, XXH128_hash_t *out)
+{
+	struct bytes b = { 0 };
+	enum status s = add_recipe(&b, r, sign);
+
+	if (s == STATUS_OK)
+		*out = XXH3_128bits(b.data, b.len);
+	bytes_free(&b);
+	return s;
+}
+
+/* Moves entry i to the front. */
+static void use(struct memo *m, int i)
+{
+	struct entry used = m->entry[i];
+
+	memmove(&m->entry[1], &m->entry[0], (size_t)i * sizeof m->entry[0]);
+	m->entry[0] = used;
+}
+
+enum status memo_recall(struct memo *m, struct run *run, int sign, int n, struct tensor *out, bool *found)
+{
+	struct tensor taken[MEMO_TENSORS];
+	XXH128_hash_t key;
+	int i = 0;
+
+	*found = false;
+	if (run->trace)
+		return STATUS_OK;
+	TRY(make_key(run->recipe, sign, &key));
+	while (i < m->n && !(XXH128_isEqual(m->entry[i].key, key) && m->entry[i].n == n))
+		i++;
+	if (i == m->n)
+		return STATUS_OK;
+	use(m, i);
+	for (int j = 0; j < n; j++) {
+		const struct tensor *kept = &m->entry[0].tensor[j];
+
+		TRY(arena_take(run->arena, kept->dtype, kept->rank, kept->dim, &taken[j]));
+		TRY(kernels_upload(run->k, kept, taken[j]));
+	}
+	memcpy(out, taken, (size_t)n * sizeof *out);
+	*found = true;
+	return STATUS_OK;
+}
+
+static void forget_last(struct memo *m)
+{
+	struct entry *last = &m->entry[--m->n];
+
+	m->len -= last->len;
+	entry_free(last);
+}
+
+/* The tensors on the host; on failure e is as far as it got. */
+static enum status copy(struct kernels *k, int n, const struct tensor *tensors, struct entry *e)
+{
+	for (int i = 0; i < n; i++) {
+		struct tensor *t = &e->tensor[i];
+
+		*t = tensors[i];
+		t->data = malloc((size_t)tensor_count(t) * dtype_size(t->dtype) + 1);
+		if (!t->data)
+			return status_fail(STATUS_NO_MEMORY, "no memory to keep a prompt");
+		e->n++;
+		TRY(kernels_download(k, tensors[i], t));
+	}
+	return STATUS_OK;
+}
+
+enum status memo_keep(struct memo *m, struct run *run, int sign, int n, const struct tensor *tensors)
+{
+	struct entry fresh = { 0 };
+	enum status s;
+
+	for (int i = 0; i < n; i++)
+		fresh.len += (size_t)tensor_count(&tensors[i]) * dtype_size(tensors[i].dtype);
+	if (run->trace || fresh.len > MEMO_BYTES)
+		return STATUS_OK;
+	TRY(make_key(run->recipe, sign, &fresh.key));
+	s = copy(run->k, n, tensors, &fresh);
+	if (s != STATUS_OK) {
+		entry_free(&fresh);
+		return s;
+	}
+	while (m->n == MEMO_ENTRIES || m->len + fresh.len > MEMO_BYTES)
+		forget_last(m);
+	m->entry[m->n++] = fresh;
+	m->len += fresh.len;
+	use(m, m->n - 1);
+	return STATUS_OK;
+}
