@@ -397,6 +397,20 @@ static const struct config_model *find_exact(const struct config *c, const char 
 	return NULL;
 }
 
+/* "random:NAME": the configurations of models/random/NAME beside the model that ships; without weights. */
+static enum status add_random(struct config *c, const char *asked, const char *shipped)
+{
+	const char *slash = strrchr(shipped, '/'), *given = asked + strlen(CONFIG_RANDOM);
+	char path[PATH_MAX];
+
+	if (snprintf(path, sizeof path, "%.*s/random/%s", slash ? (int)(slash - shipped) : 0, shipped, given) >=
+			(int)sizeof path ||
+		!*given || strchr(given, '/') || !is_folder(path))
+		return status_fail(STATUS_NO_MODEL, "no model '%.60s': there are no such configurations", asked);
+	snprintf(c->default_model, sizeof c->default_model, "%.60s", asked);
+	return add_model(c, c->default_model, path);
+}
+
 /* A model by its folder, under the folder's name, or NAME-2 where that is taken. */
 static enum status add_by_path(struct config *c, const char *given)
 {
@@ -428,6 +442,8 @@ static enum status settle_models(struct config *c, const char *asked)
 		memmove(c->default_model, found->name, sizeof c->default_model);
 		return STATUS_OK;
 	}
+	if (strncmp(asked, CONFIG_RANDOM, strlen(CONFIG_RANDOM)) == 0)
+		return add_random(c, asked, path);
 	if (strchr(asked, '/') || is_folder(asked))
 		return add_by_path(c, asked);
 	return status_fail(STATUS_NO_MODEL,

@@ -34,6 +34,9 @@
 
 #include "engine/recipe.h"
 
+/* What stands before the name of a model of which there are configurations only, for `promptfs bench`. */
+#define CONFIG_RANDOM "random:"
+
 /* A model of the configuration. */
 struct config_model {
 	char name[64];
