@@ -119,7 +119,8 @@ static void check_change(const struct changes *c, const char *name, const json_t
 {
 	struct recipe_fields fields = { 0 };
 	struct lora_set *set = NULL;
-	struct lora_part part = { "unet", c->base };
+	const char *name_of_part = json_string_value(json_object_get(entry, "part"));
+	struct lora_part part = { name_of_part ? name_of_part : "unet", c->base };
 	const json_t *tensor;
 	int applied = 0, of = -1;
 	size_t i;
@@ -129,7 +130,7 @@ static void check_change(const struct changes *c, const char *name, const json_t
 		lora_match(set, &part, 1) == STATUS_OK;
 
 	check_case(opened, status_text(), "%s is read", name);
-	weights_add_lora(c->base, set, "unet");
+	weights_add_lora(c->base, set, part.name);
 	json_array_foreach (json_object_get(entry, "tensors"), i, tensor)
 		if (opened)
 			check_tensor(c, name, json_string_value(tensor));

@@ -142,6 +142,34 @@ for case, on_out in (("dora-outputs", True), ("dora-inputs", False)):
                  {n: locon.diff_weight(down[n], up[n], None, gamma=3.0 / 2) for n in SHAPE}, 1.0,
                  lambda n, d: weight_decompose(base[n] + d.reshape(SHAPE[n]), magnitude[n], 1.0, on_out))
 
+# names: Kandinsky's old attention processors, its prior, and block numbers of a UNet with one residual block a level
+NAMES = {"down_blocks.0.resnets.0.conv1": (2, 2, 1, 1), "down_blocks.1.resnets.0.conv1": (2, 2, 1, 1),
+         "down_blocks.1.attentions.0.add_k_proj": (3, 4), "down_blocks.1.attentions.0.to_out.0": (3, 4),
+         "transformer_blocks.0.attn1.to_q": (3, 4)}
+base |= {name: torch.randn(shape) / 3 for name, shape in NAMES.items()}
+
+
+def name_case(case, part, names):
+    """names: weight -> what the file calls down and up."""
+    state, weights = {}, {}
+    for name, (a, b) in names.items():
+        down, up = r(2, *NAMES[name][1:]), r(NAMES[name][0], 2, *NAMES[name][2:])
+        state |= {a: down, b: up}
+        weights[name] = base[name] + (up.flatten(1) @ down.flatten(1)).reshape(NAMES[name])
+    save_file(state, case + ".safetensors")
+    note(case, [[case, 1.0]], weights)
+    cases[case]["part"] = part
+
+
+processor = "down_blocks.1.attentions.0.processor."
+name_case("names-kandinsky", "unet", {
+    "down_blocks.1.attentions.0.add_k_proj": [f"{processor}add_k_proj_lora.{x}.weight" for x in ("down", "up")],
+    "down_blocks.1.attentions.0.to_out.0": [f"{processor}to_out_lora.{x}.weight" for x in ("down", "up")]})
+name_case("names-prior", "prior_prior", {
+    "transformer_blocks.0.attn1.to_q": [f"prior.transformer_blocks.0.attn1.to_q.lora_{x}.weight" for x in ("A", "B")]})
+name_case("names-blocks", "unet", {
+    "down_blocks.1.resnets.0.conv1": [f"lora_unet_input_blocks_3_0_in_layers_2.lora_{x}.weight" for x in ("down", "up")]})
+
 save_file({name + ".weight": value for name, value in base.items()}, "base.safetensors")
 save_file(expected, "expected.safetensors")
 with open("cases.json", "w") as out:
