@@ -45,6 +45,7 @@ struct family {
 	 * recipe, apply_distilled_cfg its Distilled CFG Scale (NULL: the family has none).
 	 */
 	enum status (*describe)(struct model *m);
+	void (*find_beside)(const struct model *m, char path[PATH_MAX]); /* model.beside; NULL: no such folder */
 	enum status (*resolve)(const struct model *m, struct recipe *r);
 	void (*round_size)(const struct model *m, int *width, int *height);
 	enum status (*apply_cfg)(const struct model *m, struct recipe *r, double cfg);

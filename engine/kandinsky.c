@@ -41,6 +41,7 @@ struct prior_place {
 
 struct prior {
 	struct prior_place place;
+	char identity[MODEL_HASH_LEN + 1]; /* of its files */
 	struct tokenizer *tokenizer;
 	struct parts *parts;
 	float *zero; /* embedding of the zero picture, once it was wanted */
@@ -195,6 +196,16 @@ static enum status find_prior(const struct model *m, const struct recipe *r, str
 	return STATUS_OK;
 }
 
+/* The prior that is used where no prompt asks for another one. */
+static void kandinsky_find_beside(const struct model *m, char path[PATH_MAX])
+{
+	struct recipe none = { .n_sets = 0 };
+	struct prior_place place;
+
+	if (find_prior(m, &none, &place) == STATUS_OK && strcmp(place.path, m->path) != 0)
+		snprintf(path, PATH_MAX, "%s", place.path);
+}
+
 static enum status kandinsky_resolve(const struct model *m, struct recipe *r)
 {
 	char path[PATH_MAX + 64];
@@ -206,7 +217,8 @@ static enum status kandinsky_resolve(const struct model *m, struct recipe *r)
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Kandinsky"));
 	TRY(find_prior(m, r, &place));
-	return sampler_check(place.scheduler, "", prior_steps(r));
+	TRY(sampler_check(place.scheduler, "", prior_steps(r)));
+	return setting_text(r, "prior_model", NULL) ? recipe_add_file(r, "prior_model", place.path) : STATUS_OK;
 }
 
 static enum status kandinsky_apply_cfg(const struct model *m, struct recipe *r, double cfg)
@@ -303,13 +315,15 @@ static enum status need_prior(struct kandinsky *z, const struct recipe *r)
 {
 	struct model m = z->model;
 	struct prior_place place;
-	char path[PATH_MAX + 64];
+	char path[PATH_MAX + 64], identity[MODEL_HASH_LEN + 1];
 
 	TRY(find_prior(&z->model, r, &place));
-	if (z->prior.parts && strcmp(z->prior.place.path, place.path) == 0)
+	TRY(content_identify(1, (const char *[]){ place.path }, identity, NULL));
+	if (z->prior.parts && strcmp(z->prior.place.path, place.path) == 0 && strcmp(z->prior.identity, identity) == 0)
 		return STATUS_OK;
 	close_prior(&z->prior);
 	z->prior.place = place;
+	snprintf(z->prior.identity, sizeof z->prior.identity, "%s", identity);
 	snprintf(m.path, sizeof m.path, "%s", place.path);
 	memset(m.override, 0, sizeof m.override);
 	snprintf(path, sizeof path, "%s/%stokenizer", place.path, place.prefixed ? "prior_" : "");
@@ -645,10 +659,10 @@ static enum status kandinsky_decode(void *state, struct run *run, struct tensor 
 #define KANDINSKY(class_name)                                                                                          \
 	{                                                                                                              \
 		.name = "kandinsky-2.2", .pipeline = class_name, .describe = kandinsky_describe,                       \
-		.resolve = kandinsky_resolve, .round_size = kandinsky_round_size, .apply_cfg = kandinsky_apply_cfg,    \
-		.open = kandinsky_open, .close = kandinsky_close, .encode = kandinsky_encode,                          \
-		.latent_shape = kandinsky_latent_shape, .sampler = kandinsky_sampler, .predict = kandinsky_predict,    \
-		.decode = kandinsky_decode,                                                                            \
+		.find_beside = kandinsky_find_beside, .resolve = kandinsky_resolve,                                    \
+		.round_size = kandinsky_round_size, .apply_cfg = kandinsky_apply_cfg, .open = kandinsky_open,          \
+		.close = kandinsky_close, .encode = kandinsky_encode, .latent_shape = kandinsky_latent_shape,          \
+		.sampler = kandinsky_sampler, .predict = kandinsky_predict, .decode = kandinsky_decode,                \
 	}
 
 const struct family kandinsky_family = KANDINSKY("KandinskyV22CombinedPipeline");

@@ -102,7 +102,7 @@ static struct module *module_of(struct lora *l, const char *name, size_t len)
 	return &l->module[l->n_modules++];
 }
 
-enum status lora_read(const struct lora *l, const char *key, float **out, int *rank, int64_t *dim)
+enum status lora_read(const struct lora *l, const char *key, float **out, int *rank, int64_t dim[TENSOR_RANK_MAX])
 {
 	struct tensor t;
 	float *values;

@@ -7,11 +7,12 @@
 
 #include <limits.h>
 
+#include "engine/content.h"
 #include "engine/rng.h"
 
 struct family; /* engine/family.h */
 
-enum { MODEL_HASH_LEN = 32 };
+enum { MODEL_HASH_LEN = CONTENT_LEN };
 
 /* A model's own defaults for what a prompt leaves out, and its rule for sizes. */
 struct model_defaults {
@@ -25,11 +26,13 @@ enum { MODEL_OVERRIDES_MAX = 5 }; /* three text encoders, the transformer, the a
 struct model_override {
 	char component[32];
 	char path[PATH_MAX];
+	char identity[MODEL_HASH_LEN + 1]; /* so that another file under the same name is another model */
 };
 
 struct model {
-	char name[64];       /* as prompts say it; from the configuration, else the folder's name */
-	char path[PATH_MAX]; /* absolute */
+	char name[64];         /* as prompts say it; from the configuration, else the folder's name */
+	char path[PATH_MAX];   /* absolute */
+	char beside[PATH_MAX]; /* another folder that the model needs (a prior that lies apart); "": none */
 	const struct family *family;
 	struct model_defaults defaults;
 	int size_multiple;                 /* width and height must be multiples of it */
@@ -44,9 +47,8 @@ struct model {
  * STATUS_UNSUPPORTED. */
 enum status model_open(const char *path, const char *name, struct model *out);
 
-/* XXH3-128 of the content of every file that belongs to the model, in order of path; lower-case hex.  Reads everything:
- * seconds for a large model.  Links to a folder of the same content give the same hash. */
-enum status model_hash_files(const char *path, char hash[MODEL_HASH_LEN + 1]);
+/* Of every file that belongs to the model (content.h).  Links to a folder of the same content give the same hash. */
+enum status model_hash_files(const struct model *m, char hash[MODEL_HASH_LEN + 1]);
 
 /* The file that gives the weights of a component; STATUS_INVALID when there are too many. */
 enum status model_set_override(struct model *m, const char *component, const char *path);

@@ -164,6 +164,32 @@ static enum status resolve_lists(const struct recipe_fields *f, struct recipe *r
 	return STATUS_OK;
 }
 
+enum status recipe_add_file(struct recipe *r, const char *name, const char *path)
+{
+	struct recipe_file *grown = realloc(r->files, (size_t)(r->n_files + 1) * sizeof *grown);
+	struct recipe_file *f;
+
+	if (!grown)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a recipe");
+	r->files = grown;
+	f = &r->files[r->n_files++];
+	*f = (struct recipe_file){ .set = strdup(name), .path = strdup(path) };
+	return f->set && f->path ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for a recipe");
+}
+
+static enum status resolve_files(struct recipe *r)
+{
+	static const char ending[] = "_file";
+
+	for (int i = 0; i < r->n_sets; i++) {
+		size_t len = strlen(r->sets[i].name);
+
+		if (len >= sizeof ending && strcmp(r->sets[i].name + len - (sizeof ending - 1), ending) == 0)
+			TRY(recipe_add_file(r, r->sets[i].name, r->sets[i].value));
+	}
+	return STATUS_OK;
+}
+
 static enum status resolve_all(const struct recipe_fields *f, const struct model *m, struct recipe *r)
 {
 	TRY(resolve_texts(f, r));
@@ -172,7 +198,9 @@ static enum status resolve_all(const struct recipe_fields *f, const struct model
 	TRY(resolve_sampler(f, r));
 	TRY(resolve_lists(f, r));
 	TRY(resolve_guidance(f, m, r)); /* may add a set */
-	return m->family ? m->family->resolve(m, r) : STATUS_OK;
+	if (m->family)
+		TRY(m->family->resolve(m, r));
+	return resolve_files(r);
 }
 
 enum status recipe_resolve(const struct recipe_fields *f, const struct model *model, struct recipe *out)
@@ -194,6 +222,11 @@ void recipe_free(struct recipe *r)
 	free(r->prompt);
 	free(r->negative);
 	recipe_fields_free(&lists);
+	for (int i = 0; i < r->n_files; i++) {
+		free(r->files[i].set);
+		free(r->files[i].path);
+	}
+	free(r->files);
 	*r = (struct recipe){ 0 };
 }
 

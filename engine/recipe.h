@@ -31,7 +31,14 @@ struct recipe_lora {
 	double scale;
 	char *path;                        /* the file; NULL: not looked up yet, the name counts */
 	char hash[MODEL_HASH_LEN + 1];     /* of its content; "": not known */
-	char identity[MODEL_HASH_LEN + 1]; /* of place, size and times when it was hashed */
+	char identity[MODEL_HASH_LEN + 1]; /* content_identify; "": not known */
+};
+
+/* A file or folder that a set names and that is used instead of a part of the model. */
+struct recipe_file {
+	char *set;  /* "vae_file" */
+	char *path; /* where it is; what is not there the engine tells of */
+	char hash[MODEL_HASH_LEN + 1], identity[MODEL_HASH_LEN + 1];
 };
 
 /* What was given; NULL, false or 0 counts where not.  Zero-initialise; recipe_fields_free. */
@@ -71,6 +78,8 @@ struct recipe {
 	int n_sets, n_loras;
 	struct recipe_set *sets; /* sorted by name, values canonical, none that equals its default */
 	struct recipe_lora *loras;
+	int n_files;
+	struct recipe_file *files;
 };
 
 /* STATUS_INVALID with the reason (which key, what is allowed) when a value is wrong for this model. A field asking for
@@ -84,19 +93,26 @@ void recipe_size(const struct recipe_fields *f, const struct model *model, int *
 /* For families, while resolving: one more set.  STATUS_INVALID when the recipe has it already. */
 enum status recipe_add_set(struct recipe *r, const char *name, const char *value);
 
+/* Likewise: what the set `name` names lies at `path`.  Sets that end in _file need no such call. */
+enum status recipe_add_file(struct recipe *r, const char *name, const char *path);
+
 /* The value of a set as an integer; fallback where it is not set. */
 int64_t recipe_set_int(const struct recipe *r, const char *name, int64_t fallback);
 
 /* "promptfs recipe 1\nmodel: <hash>\ndtype: bf16\nprompt: <length>:<text>\n..." : one line a value, from one table.
- * model_id: the content hash (for keys) or anything that stands for it (for telling revisions apart). */
-enum status recipe_canonical(const struct recipe *r, const char *model_id, const char *dtype, struct bytes *out);
+ * Of the model, LoRAs and files: their hashes (for keys), or their identities (for telling revisions apart). */
+enum recipe_by { RECIPE_BY_HASH, RECIPE_BY_IDENTITY };
+enum status recipe_canonical(
+	const struct recipe *r, const char *model_id, const char *dtype, enum recipe_by by, struct bytes *out);
 void recipe_key(const void *text, size_t len, char key[RECIPE_KEY_LEN + 1]); /* XXH3-128, hex */
 
 /* The text of the iTXt chunk `parameters` in the A1111 form: pasting it into a prompt file gives the same recipe. */
 enum status recipe_parameters(const struct recipe *r, const char *model_name, struct bytes *out);
 
-/* The recipe as JSON, for the iTXt chunk `promptfs`, status/info and the worker; and back (STATUS_INVALID). */
+/* The recipe as JSON, for the iTXt chunk `promptfs`, status/info and the worker; and back (STATUS_INVALID).  Identities
+ * are not in it.  hide takes out where files lie, which is their owner's business. */
 enum status recipe_to_json(const struct recipe *r, json_t **out);
+void recipe_json_hide(json_t *json);
 enum status recipe_from_json(const json_t *json, struct recipe *out);
 
 #endif

@@ -80,7 +80,23 @@ static enum status canonical_text(const char *name, const char *text, struct byt
 	return bytes_add(out, "\n", 1);
 }
 
-enum status recipe_canonical(const struct recipe *r, const char *model_id, const char *dtype, struct bytes *out)
+static const struct recipe_file *find_file(const struct recipe *r, const char *set)
+{
+	for (int i = 0; i < r->n_files; i++)
+		if (strcmp(r->files[i].set, set) == 0)
+			return &r->files[i];
+	return NULL;
+}
+
+static const char *stand_in(enum recipe_by by, const char *hash, const char *identity, const char *name)
+{
+	const char *known = by == RECIPE_BY_HASH ? hash : identity;
+
+	return *known ? known : name;
+}
+
+enum status recipe_canonical(
+	const struct recipe *r, const char *model_id, const char *dtype, enum recipe_by by, struct bytes *out)
 {
 	char value[SAMPLER_NAME_LEN];
 
@@ -95,13 +111,17 @@ enum status recipe_canonical(const struct recipe *r, const char *model_id, const
 		}
 	}
 	for (int i = 0; i < r->n_sets; i++) {
+		const struct recipe_file *f = find_file(r, r->sets[i].name);
+
 		TRY(bytes_print(out, "set %s", r->sets[i].name));
-		TRY(canonical_text("", r->sets[i].value, out));
+		TRY(canonical_text("", f ? stand_in(by, f->hash, f->identity, f->path) : r->sets[i].value, out));
 	}
 	for (int i = 0; i < r->n_loras; i++) {
-		text_print_double(r->loras[i].scale, value);
+		const struct recipe_lora *l = &r->loras[i];
+
+		text_print_double(l->scale, value);
 		TRY(bytes_print(out, "lora %s", value));
-		TRY(canonical_text("", *r->loras[i].hash ? r->loras[i].hash : r->loras[i].name, out));
+		TRY(canonical_text("", stand_in(by, l->hash, l->identity, l->name), out));
 	}
 	return STATUS_OK;
 }
@@ -246,8 +266,8 @@ static json_t *value_to_json(const struct recipe *r, const struct field *f)
 
 static int lists_to_json(const struct recipe *r, json_t *object)
 {
-	json_t *sets = json_object(), *loras = json_array();
-	int bad = !sets || !loras;
+	json_t *sets = json_object(), *loras = json_array(), *files = json_array();
+	int bad = !sets || !loras || !files;
 
 	for (int i = 0; i < r->n_sets && !bad; i++)
 		bad |= json_object_set_new(sets, r->sets[i].name, json_string(r->sets[i].value));
@@ -256,10 +276,27 @@ static int lists_to_json(const struct recipe *r, json_t *object)
 			loras, json_pack("{s:s, s:f, s:s*, s:s*}", "name", r->loras[i].name, "scale", r->loras[i].scale,
 				       "path", r->loras[i].path, "hash", *r->loras[i].hash ? r->loras[i].hash : NULL));
 	bad |= json_object_set(object, "sets", sets);
+	for (int i = 0; i < r->n_files && !bad; i++)
+		bad |= json_array_append_new(
+			files, json_pack("{s:s, s:s, s:s*}", "set", r->files[i].set, "path", r->files[i].path, "hash",
+				       *r->files[i].hash ? r->files[i].hash : NULL));
 	bad |= json_object_set(object, "loras", loras);
+	if (r->n_files)
+		bad |= json_object_set(object, "files", files);
 	json_decref(sets);
 	json_decref(loras);
+	json_decref(files);
 	return bad;
+}
+
+void recipe_json_hide(json_t *json)
+{
+	json_t *lora;
+	size_t i;
+
+	json_array_foreach (json_object_get(json, "loras"), i, lora)
+		json_object_del(lora, "path");
+	json_object_del(json, "files");
 }
 
 enum status recipe_to_json(const struct recipe *r, json_t **out)
@@ -332,6 +369,29 @@ static enum status lora_file_from_json(const json_t *value, struct recipe_lora *
 	return path ? text_copy(path, strlen(path), &out->path) : STATUS_OK;
 }
 
+static enum status file_from_json(const json_t *value, struct recipe *r)
+{
+	const char *set = json_string_value(json_object_get(value, "set"));
+	const char *path = json_string_value(json_object_get(value, "path"));
+	const char *hash = json_string_value(json_object_get(value, "hash"));
+
+	if (!set || !path)
+		return status_fail(STATUS_INVALID, "recipe: a file must have a set and a path");
+	TRY(recipe_add_file(r, set, path));
+	snprintf(r->files[r->n_files - 1].hash, sizeof r->files[0].hash, "%s", hash ? hash : "");
+	return STATUS_OK;
+}
+
+static enum status files_from_json(const json_t *list, struct recipe *r)
+{
+	const json_t *value;
+	size_t i;
+
+	json_array_foreach (list, i, value)
+		TRY(file_from_json(value, r));
+	return STATUS_OK;
+}
+
 static enum status lists_from_json(const json_t *json, struct recipe_fields *lists)
 {
 	json_t *sets = json_object_get(json, "sets"), *loras = json_object_get(json, "loras"), *value;
@@ -367,6 +427,8 @@ enum status recipe_from_json(const json_t *json, struct recipe *out)
 			s = status_fail(STATUS_INVALID, "recipe: %s is missing or wrong", fields[i].name);
 	if (s == STATUS_OK)
 		s = lists_from_json(json, &lists);
+	if (s == STATUS_OK)
+		s = files_from_json(json_object_get(json, "files"), &r);
 	r.n_sets = lists.n_sets;
 	r.sets = lists.sets;
 	r.n_loras = lists.n_loras;

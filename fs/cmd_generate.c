@@ -15,11 +15,11 @@
 #include "engine/engine.h"
 #include "engine/png.h"
 #include "engine/text.h"
+#include "fs/contents.h"
 #include "fs/dress.h"
 #include "fs/hashes.h"
 #include "fs/key.h"
 #include "fs/log.h"
-#include "fs/loras.h"
 #include "fs/output.h"
 #include "fs/progress.h"
 #include "fs/prompt.h"
@@ -234,7 +234,7 @@ static enum status resolve(struct generation *g)
 	}
 	TRY(recipe_fields_inherit(&g->fields, &g->where->defaults));
 	TRY(recipe_resolve(&g->fields, &g->model, &g->recipe));
-	TRY(loras_settle(&g->config, true, &g->recipe));
+	TRY(contents_find(&g->config, true, &g->recipe));
 	return config_check_size(&g->config, g->recipe.width, g->recipe.height);
 }
 
@@ -330,6 +330,7 @@ static enum status paint(struct generation *g)
 	if (!hashes_recall(g->config.cache, g->model.identity, g->model.hash))
 		progress_say(&g->bar, "reading the model's files (once), for the key of its pictures");
 	TRY(hashes_settle(g->config.cache, &g->model));
+	TRY(contents_hash(g->config.cache, &g->recipe));
 	TRY(key_make(&g->recipe, g->model.hash, engine_dtype(g->engine), &g->canonical, g->key));
 	s = interrupted ? status_fail(STATUS_CANCELLED, "interrupted") : STATUS_OK;
 	if (s == STATUS_OK)

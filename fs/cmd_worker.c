@@ -188,14 +188,43 @@ static enum status serve_hello(struct serving *s, const json_t *body)
 		-1);
 }
 
-static enum status serve_hash(struct serving *s, const json_t *body)
+static enum status check_identity(const json_t *body, const char *path)
 {
-	char hash[MODEL_HASH_LEN + 1];
+	const char *known;
+	char identity[MODEL_HASH_LEN + 1];
+
+	TRY(need_text(body, "identity", &known));
+	TRY(content_identify(1, &path, identity, NULL));
+	return strcmp(identity, known) == 0
+		       ? STATUS_OK
+		       : status_fail(
+				 STATUS_INVALID, "%s has changed since it was looked at; open the picture again", path);
+}
+
+static enum status hash_file(const json_t *body, char hash[MODEL_HASH_LEN + 1])
+{
+	const char *path;
+
+	TRY(need_text(body, "path", &path));
+	TRY(check_identity(body, path));
+	TRY(content_hash(1, &path, hash));
+	return check_identity(body, path);
+}
+
+static enum status hash_model(const json_t *body, char hash[MODEL_HASH_LEN + 1])
+{
 	struct model m;
 
 	TRY(open_model(body, &m));
-	TRY(model_hash_files(m.path, hash));
-	TRY(open_model(body, &m)); /* files that changed meanwhile would give the hash a wrong name */
+	TRY(model_hash_files(&m, hash));
+	return open_model(body, &m); /* files that changed meanwhile would give the hash a wrong name */
+}
+
+static enum status serve_hash(struct serving *s, const json_t *body)
+{
+	char hash[MODEL_HASH_LEN + 1];
+
+	TRY(json_object_get(body, "name") ? hash_model(body, hash) : hash_file(body, hash));
 	return reply(s, json_pack("{s:s, s:s}", "kind", "hashed", "hash", hash), -1);
 }
 

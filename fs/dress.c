@@ -20,8 +20,10 @@ static enum status make_json(const struct recipe *r, const struct model *model, 
 	size_t i;
 
 	TRY(recipe_to_json(r, &recipe));
+	recipe_json_hide(recipe);
 	json_array_foreach (json_object_get(recipe, "loras"), i, lora)
-		json_object_del(lora, "path"); /* where it lies is the owner's business */
+		if (!json_object_get(lora, "hash")) /* the size is promised before files were read */
+			json_object_set_new(lora, "hash", json_string(unknown));
 	object = json_pack("{s:s, s:s, s:s, s:o}", "version", PROMPTFS_VERSION, "model", model->name, "model_hash",
 		*model->hash ? model->hash : unknown, "recipe", recipe);
 	*out = object ? json_dumps(object, JSON_COMPACT) : NULL;

@@ -104,7 +104,7 @@ enum status hashes_settle(const char *cache_dir, struct model *m)
 {
 	if (*m->hash || hashes_recall(cache_dir, m->identity, m->hash))
 		return STATUS_OK;
-	TRY(model_hash_files(m->path, m->hash));
+	TRY(model_hash_files(m, m->hash));
 	if (hashes_remember(cache_dir, m->identity, m->hash) != STATUS_OK)
 		log_info("%s", status_text()); /* it will be computed again */
 	return STATUS_OK;

@@ -11,6 +11,7 @@
 
 #include <xxhash.h>
 
+#include "fs/contents.h"
 #include "fs/dress.h"
 #include "fs/errnos.h"
 #include "fs/hashes.h"
@@ -355,13 +356,18 @@ static void reply_finished(fuse_req_t req, struct fuse_file_info *fi, struct fin
 static enum status dress(const struct image *i, const struct job_result *result, struct finished **out)
 {
 	struct model model = i->resolved->model->model;
+	const char *cache = i->resolved->config->cache;
 	struct finished *f = calloc(1, sizeof(*f));
+	struct recipe known = { 0 };
 	enum status s = f ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for the finished picture");
 
-	/* the content's hash is in the picture's text; it is known at the latest when a picture was made */
-	hashes_recall(i->resolved->config->cache, model.identity, model.hash);
+	/* the contents' hashes are in the picture's text; they are known at the latest when a picture was made */
+	hashes_recall(cache, model.identity, model.hash);
 	if (s == STATUS_OK)
-		s = dress_png(&i->resolved->recipe, &model, result->png, result->png_len, &f->png);
+		s = contents_know(&i->resolved->recipe, contents_recall, (void *)cache, &known);
+	if (s == STATUS_OK)
+		s = dress_png(&known, &model, result->png, result->png_len, &f->png);
+	contents_put(&known);
 	if (s == STATUS_OK && f->png.len != i->resolved->size)
 		s = status_fail(STATUS_INTERNAL, "the picture came out with %zu bytes instead of the %llu promised",
 			f->png.len, (unsigned long long)i->resolved->size);

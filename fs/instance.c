@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "fs/contents.h"
 #include "fs/errnos.h"
 #include "fs/key.h"
 #include "fs/picture.h"
@@ -364,18 +365,43 @@ static json_t *model_request(const char *kind, const struct model *m)
 		"{s:s, s:s, s:s, s:s}", "kind", kind, "path", m->path, "name", m->name, "identity", m->identity);
 }
 
-/* Reads every file of the model, once; nothing interrupts it, since the next job needs it as well. */
-static enum status learn_hash(struct instance *in, struct job *job, char hash[MODEL_HASH_LEN + 1])
+/* Reads every file of it, once; nothing interrupts that, since the next job needs it as well.  request is taken; what:
+ * for the log. */
+static enum status learn_hash(struct instance *in, struct job *job, json_t *body, const char *what,
+	const char *identity, char hash[MODEL_HASH_LEN + 1])
 {
 	struct jobs *j = in->pool->jobs;
 	struct wire_reply reply;
 
-	if (jobs_find_hash(j, job->model, hash))
+	if (jobs_find_hash(j, identity, hash)) {
+		json_decref(body);
 		return STATUS_OK;
+	}
 	note_phase(in, job, "hash");
-	TRY(request(in, model_request("hash", job->model), NULL, WIRE_HASHED, &reply, NULL));
+	TRY(request(in, body, NULL, WIRE_HASHED, &reply, NULL));
 	memcpy(hash, reply.hash, sizeof reply.hash);
-	jobs_remember_hash(j, job->model, hash);
+	jobs_remember_hash(j, what, identity, hash);
+	return STATUS_OK;
+}
+
+static enum status learn_model(struct instance *in, struct job *job, char hash[MODEL_HASH_LEN + 1])
+{
+	const struct model *m = job->model;
+
+	return learn_hash(in, job, model_request("hash", m), m->name, m->identity, hash);
+}
+
+static enum status learn_contents(struct instance *in, struct job *job)
+{
+	struct content c;
+
+	for (int i = 0; contents_at(&job->recipe, i, &c); i++) {
+		if (*c.hash || !*c.identity)
+			continue;
+		TRY(learn_hash(in, job,
+			json_pack("{s:s, s:s, s:s}", "kind", "hash", "path", c.path, "identity", c.identity), c.path,
+			c.identity, c.hash));
+	}
 	return STATUS_OK;
 }
 
@@ -415,13 +441,13 @@ static enum status take_picture(struct instance *in, const struct job *job, int 
 
 static enum status generate(struct instance *in, struct job *job, struct answer *a)
 {
-	json_t *body = model_request("generate", job->model);
+	json_t *body = model_request("generate", job->model), *recipe;
 	struct wire_reply reply;
 	enum status status;
 	int fd = -1;
 
-	if (body)
-		json_object_set(body, "recipe", job->recipe_json);
+	if (body && recipe_to_json(&job->recipe, &recipe) == STATUS_OK)
+		json_object_set_new(body, "recipe", recipe);
 	in->generating = true;
 	status = request(in, body, job, WIRE_DONE, &reply, &fd);
 	if (status == STATUS_OK)
@@ -468,7 +494,8 @@ static enum status attempt(struct instance *in, struct job *job, struct answer *
 	note_start(in, job);
 	if (!in->worker)
 		TRY(start_worker(in, job));
-	TRY(learn_hash(in, job, hash));
+	TRY(learn_model(in, job, hash));
+	TRY(learn_contents(in, job));
 	if (find_ask(in, job) != ASK_GO_ON)
 		return cancelled();
 	if (job->warm)

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/contents.h"
 #include "fs/errnos.h"
 
 enum { PATIENCE_S = 300, CLOSE_PATIENCE_S = 2 };
@@ -92,15 +93,20 @@ static void free_job(struct job *job)
 	if (!job)
 		return;
 	recipe_free(&job->recipe);
-	json_decref(job->recipe_json);
 	free(job->name);
 	free(job);
 }
 
 static enum status fill_recipe(struct job *job, const struct recipe *recipe)
 {
-	TRY(recipe_to_json(recipe, &job->recipe_json));
-	return recipe_from_json(job->recipe_json, &job->recipe);
+	json_t *json;
+	enum status status;
+
+	TRY(recipe_to_json(recipe, &json));
+	status = recipe_from_json(json, &job->recipe);
+	json_decref(json);
+	contents_copy(recipe, &job->recipe);
+	return status;
 }
 
 static enum status new_job(
@@ -222,7 +228,7 @@ static struct job_waiter *refuse(const struct job_request *r, enum status status
 static enum status make_id(const struct job_request *r, const struct pool *p, char id[RECIPE_KEY_LEN + 1])
 {
 	struct bytes text = { 0 };
-	enum status status = recipe_canonical(r->recipe, r->model->identity, p->dtype, &text);
+	enum status status = recipe_canonical(r->recipe, r->model->identity, p->dtype, RECIPE_BY_IDENTITY, &text);
 
 	if (status == STATUS_OK)
 		status = bytes_print(&text, "device: %s\n", p->device);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/contents.h"
 #include "fs/hashes.h"
 #include "fs/key.h"
 
@@ -96,28 +97,28 @@ static void add_memo(struct jobs *j, const char *identity, const char *hash)
 	pthread_mutex_unlock(&j->mu);
 }
 
-bool jobs_find_hash(struct jobs *j, const struct model *model, char hash[MODEL_HASH_LEN + 1])
+bool jobs_find_hash(struct jobs *j, const char *identity, char hash[MODEL_HASH_LEN + 1])
 {
 	const char *known;
 
 	pthread_mutex_lock(&j->mu);
-	known = find_memo(j, model->identity);
+	known = find_memo(j, identity);
 	if (known)
 		jobs_copy_text(hash, MODEL_HASH_LEN + 1, known);
 	pthread_mutex_unlock(&j->mu);
 	if (known)
 		return true;
-	if (!hashes_recall(j->config->cache, model->identity, hash))
+	if (!hashes_recall(j->config->cache, identity, hash))
 		return false;
-	add_memo(j, model->identity, hash);
+	add_memo(j, identity, hash);
 	return true;
 }
 
-void jobs_remember_hash(struct jobs *j, const struct model *model, const char *hash)
+void jobs_remember_hash(struct jobs *j, const char *what, const char *identity, const char *hash)
 {
-	add_memo(j, model->identity, hash);
-	if (hashes_remember(j->config->cache, model->identity, hash) != STATUS_OK)
-		log_warn("%s: its hash is not remembered: %s", model->name, status_text());
+	add_memo(j, identity, hash);
+	if (hashes_remember(j->config->cache, identity, hash) != STATUS_OK)
+		log_warn("%s: its hash is not remembered: %s", what, status_text());
 }
 
 bool jobs_find_cached(struct jobs *j, const char *key, struct answer *a)
@@ -134,24 +135,40 @@ bool jobs_find_cached(struct jobs *j, const char *key, struct answer *a)
 	return true;
 }
 
+static bool find_hash(void *context, const char *identity, char hash[MODEL_HASH_LEN + 1])
+{
+	return jobs_find_hash(context, identity, hash);
+}
+
+/* False while a hash is missing. */
+static bool make_key(struct jobs *j, const struct recipe *recipe, const char *hash, enum dtype dtype, char *key)
+{
+	struct recipe known;
+	struct bytes text = { 0 };
+	bool made;
+
+	if (contents_know(recipe, find_hash, j, &known) != STATUS_OK)
+		return false;
+	made = contents_are_hashed(&known) && key_make(&known, hash, dtype, &text, key) == STATUS_OK;
+	contents_put(&known);
+	bytes_free(&text);
+	return made;
+}
+
 bool jobs_find_key(struct jobs *j, const struct model *model, const struct config_model *where,
 	const struct recipe *recipe, char key[RECIPE_KEY_LEN + 1])
 {
 	char hash[MODEL_HASH_LEN + 1];
-	struct bytes text = { 0 };
 	enum dtype dtype = DTYPE_OTHER;
 	struct pool *p;
-	bool found;
 
 	pthread_mutex_lock(&j->mu);
 	p = pool_need(j, where);
 	if (p)
 		dtype = p->dtype_found;
 	pthread_mutex_unlock(&j->mu);
-	found = dtype != DTYPE_OTHER && jobs_find_hash(j, model, hash) &&
-		key_make(recipe, hash, dtype, &text, key) == STATUS_OK;
-	bytes_free(&text);
-	return found;
+	return dtype != DTYPE_OTHER && jobs_find_hash(j, model->identity, hash) &&
+	       make_key(j, recipe, hash, dtype, key);
 }
 
 /* ---- loaded models */

@@ -40,7 +40,6 @@ struct job {
 	char *name; /* of who asked first, for the log */
 	bool warm;  /* no picture is wanted, only a loaded model; then no recipe, no waiters */
 	struct recipe recipe;
-	json_t *recipe_json;
 	char id[RECIPE_KEY_LEN + 1]; /* of the recipe and the model's identity */
 	/* guarded by jobs.mu */
 	struct waiter *waiters;
@@ -139,9 +138,9 @@ struct job *jobs_take(struct instance *in);
 /* Answers all waiters and frees the job; the answer's picture stays the caller's. */
 void jobs_finish(struct jobs *j, struct job *job, const struct answer *a);
 
-/* The model's content hash, when it is known already. */
-bool jobs_find_hash(struct jobs *j, const struct model *model, char hash[MODEL_HASH_LEN + 1]);
-void jobs_remember_hash(struct jobs *j, const struct model *model, const char *hash);
+/* The content hash of files of this identity, when it is known already.  what: for the log. */
+bool jobs_find_hash(struct jobs *j, const char *identity, char hash[MODEL_HASH_LEN + 1]);
+void jobs_remember_hash(struct jobs *j, const char *what, const char *identity, const char *hash);
 
 /* Fills the answer from the cache; false when it is not there.  Not under jobs.mu. */
 bool jobs_find_cached(struct jobs *j, const char *key, struct answer *a);

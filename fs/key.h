@@ -7,7 +7,8 @@
 
 #include "engine/recipe.h"
 
-/* model_hash: of the content (32 hex digits).  Appends the canonical text, which is kept beside the result. */
+/* model_hash: of the content (32 hex digits); the recipe has the hashes of its LoRAs and files.  Appends the canonical
+ * text, which is kept beside the result. */
 enum status key_make(const struct recipe *r, const char *model_hash, enum dtype dtype, struct bytes *canonical,
 	char key[RECIPE_KEY_LEN + 1]);
 

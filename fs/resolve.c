@@ -14,8 +14,8 @@
 #include "engine/png.h"
 #include "engine/text.h"
 #include "fs/beneath.h"
+#include "fs/contents.h"
 #include "fs/dress.h"
-#include "fs/loras.h"
 #include "fs/prompt.h"
 
 enum { BUCKETS = 4096, REMEMBERED_MAX = 16384, DEPTH_MAX = 64 };
@@ -275,7 +275,7 @@ static enum status revise(struct resolved *f)
 {
 	const char *dtype = *f->model->where->dtype ? f->model->where->dtype : f->config->dtype;
 	struct bytes text = { 0 };
-	enum status s = recipe_canonical(&f->recipe, f->model->model.identity, dtype, &text);
+	enum status s = recipe_canonical(&f->recipe, f->model->model.identity, dtype, RECIPE_BY_IDENTITY, &text);
 
 	if (s == STATUS_OK) {
 		XXH128_hash_t hash = XXH3_128bits(text.data, text.len);
@@ -294,7 +294,7 @@ static enum status complete(struct resolver *r, const struct catalog *catalog, c
 	TRY(recipe_fields_inherit(fields, &out->model->where->defaults));
 	TRY(give_seed(r, id, content, fields));
 	TRY(recipe_resolve(fields, &out->model->model, &out->recipe));
-	out->passing = loras_settle(&catalog->config, false, &out->recipe) != STATUS_OK;
+	out->passing = contents_find(&catalog->config, false, &out->recipe) != STATUS_OK;
 	if (out->passing)
 		return STATUS_INVALID; /* a file may appear without anything in prompts/ changing */
 	TRY(check_limits(&catalog->config, &out->recipe));
@@ -521,7 +521,7 @@ int resolver_find(struct resolver *r, const struct resolve_place *place, const s
 	if (error)
 		return error;
 	found = recall(r, &version, chain.hash, &catalog, &generation, &changes);
-	if (found && loras_changed(&found->recipe)) {
+	if (found && contents_changed(&found->recipe)) {
 		resolved_put(found);
 		found = NULL;
 	}

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/family.h"
+#include "fs/contents.h"
 #include "fs/errnos.h"
 #include "fs/escape.h"
 #include "fs/hashes.h"
@@ -285,8 +286,8 @@ static void set_loras(json_t *recipe, const struct standing *s)
 	json_t *lora;
 	size_t i;
 
+	recipe_json_hide(recipe);
 	json_array_foreach (json_object_get(recipe, "loras"), i, lora) {
-		json_object_del(lora, "path"); /* where it lies is the owner's business */
 		if (!s->tried || i >= (size_t)s->outcome.loras.n)
 			continue;
 		json_object_set_new(lora, "applied", json_integer(s->outcome.loras.of[i].applied));
@@ -294,12 +295,24 @@ static void set_loras(json_t *recipe, const struct standing *s)
 	}
 }
 
+/* With the hashes that are known by now. */
+static json_t *recipe_value(const struct resolved *r)
+{
+	struct recipe known;
+	json_t *json = NULL;
+
+	if (r->status != STATUS_OK ||
+		contents_know(&r->recipe, contents_recall, (void *)r->config->cache, &known) != STATUS_OK)
+		return json_null();
+	recipe_to_json(&known, &json);
+	contents_put(&known);
+	return json ? json : json_null();
+}
+
 static void set_recipe(json_t *object, const struct resolved *r, const struct standing *s)
 {
-	json_t *recipe = NULL;
+	json_t *recipe = recipe_value(r);
 
-	if (r->status != STATUS_OK || recipe_to_json(&r->recipe, &recipe) != STATUS_OK)
-		recipe = json_null();
 	set_loras(recipe, s);
 	json_object_set_new(object, "recipe", recipe);
 }

@@ -6,6 +6,7 @@
  *
  *     to the worker      hello     device, dtype, threads, memory_limit, numerics
  *                        hash      path, name, identity            of a model; read every file of it
+ *                        hash      path, identity                  of something else: a LoRA, a part
  *                        generate  path, name, identity, recipe
  *                        warm      path, name, identity            load it
  *                        unload    model                           its identity

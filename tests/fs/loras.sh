@@ -44,4 +44,19 @@ printf 'a boat\nLoRA: ../loras/ink:1' >"$prompts/o.txt"
 refuses "a name that leaves the folder" "Invalid argument" cat "$images/o.png"
 printf "a boat\nLoRA: $top/loras/ink.safetensors:1" >"$prompts/p.txt"
 refuses "a path" "Invalid argument" cat "$images/p.png"
+# a file that takes long to read: 6 GB of nothing
+truncate -s 6G "$top/loras/large.safetensors"
+printf 'a boat\nLoRA: large:1' >"$prompts/large.txt"
+quick() { timeout 2 "$@" >/dev/null; }
+check "stat of its picture does not wait for that" quick stat "$images/large.png"
+cat "$images/large.png" >/dev/null 2>&1 &
+reader=$!
+is_read() { for i in $(seq 100); do grep -q "large.png" "$status/queue" && return; sleep 0.05; done; return 1; }
+check "an open reads it" is_read
+check "meanwhile ls answers" quick ls -l "$images"
+check "and stat" quick stat "$images/plain.png" "$images/large.png"
+check "and cached pictures are read" quick cat "$images/plain.png"
+check "it is still being read" kill -0 $reader
+wait $reader && failed=no || failed=yes
+is "and it is no LoRA" $failed yes
 done_fs

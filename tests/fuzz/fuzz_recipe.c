@@ -10,7 +10,8 @@ static void check_same(const struct recipe *a, const struct recipe *b)
 {
 	struct bytes one = { 0 }, two = { 0 };
 
-	if (recipe_canonical(a, "0", "f32", &one) || recipe_canonical(b, "0", "f32", &two) || one.len != two.len ||
+	if (recipe_canonical(a, "0", "f32", RECIPE_BY_HASH, &one) ||
+		recipe_canonical(b, "0", "f32", RECIPE_BY_HASH, &two) || one.len != two.len ||
 		memcmp(one.data, two.data, one.len) != 0)
 		abort();
 	bytes_free(&one);

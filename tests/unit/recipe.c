@@ -27,7 +27,7 @@ static void key_of(const struct recipe *r, char key[RECIPE_KEY_LEN + 1])
 {
 	struct bytes text = { 0 };
 
-	recipe_canonical(r, "id", "f32", &text);
+	recipe_canonical(r, "id", "f32", RECIPE_BY_HASH, &text);
 	recipe_key(text.data, text.len, key);
 	bytes_free(&text);
 }
@@ -164,7 +164,7 @@ static void check_canonical(void)
 	struct bytes text = { 0 };
 
 	CHECK("canonical text",
-		recipe_canonical(&r, "id", "bf16", &text) == STATUS_OK &&
+		recipe_canonical(&r, "id", "bf16", RECIPE_BY_HASH, &text) == STATUS_OK &&
 			same((char *)text.data,
 				"promptfs recipe 1\nnumerics: 1\nmodel: id\ndtype: bf16\nprompt: 3:a\nb\nnegative: "
 				"none\nsteps: 4\n"
