@@ -19,6 +19,9 @@ CHECK_APT := python3 procps
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
 STRICT   := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
             -Wwrite-strings -Wvla -Wformat=2 -Wundef -Wno-unused-parameter
 CPPFLAGS += -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=312 -DPROMPTFS_VERSION='"$(VERSION)"' \
@@ -79,9 +82,15 @@ CUDA_FLAGS  = -std=c++17 -O3 -lineinfo --threads 0 -Werror all-warnings -ccbin $
 PLUGIN_OBJ := $(patsubst kernels/cuda/%.c,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.c)) \
               $(patsubst kernels/cuda/%.cu,$(BUILD)/cuda/%.cu.o,$(wildcard kernels/cuda/*.cu))
 
+# the CUDA kernels on the host (tests/cuda/shim.h), with what their tests need
+CUDA_TESTS := kernels kernels_contract launch
+CUDA_HOST  := $(patsubst %.cu,$(BUILD)/%.host.o,$(wildcard kernels/cuda/*.cu)) \
+              $(BUILD)/tests/cuda/shim.o $(BUILD)/tests/cuda/host.o \
+              $(patsubst %.c,$(BUILD)/%.o,$(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c) engine/fp8.c engine/rng.c)
+
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps check check-long demo asan tsan lint format fuzz bench install tests clean eval-model
+.PHONY: cuda-host all help deps check check-long demo asan tsan lint format fuzz bench install tests clean eval-model
 
 all: $(BUILD)/promptfs $(PLUGIN) ## build ./promptfs (CUDA=1: and its plugin for GPUs)
 	@ln -sfn $(BUILD)/promptfs promptfs
@@ -133,7 +142,9 @@ lint: ## module boundaries, formatting, and the strictest warnings
 format: ## clang-format on every C file
 	@clang-format -i $$(git ls-files '*.c' '*.h')
 
-tests: $(TEST_BIN) $(REPLAYS)
+tests: $(TEST_BIN) $(REPLAYS) $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%)
+
+cuda-host: $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%)
 
 bench: all $(BENCH) ## speed of the kernels (never passes or fails)
 	@for b in $(BENCH); do $$b || exit 1; done
@@ -208,6 +219,27 @@ $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(LIB_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
+$(BUILD)/tests/cuda/kernels $(BUILD)/tests/cuda/kernels_contract: $(BUILD)/tests/cuda/%: $(BUILD)/tests/unit/%.o $(CUDA_HOST)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+$(BUILD)/tests/cuda/launch: $(BUILD)/tests/cuda/launch.o $(CUDA_HOST)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
+
+CXXFLAGS := -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wall -Wextra -Wno-unknown-pragmas
+
+$(BUILD)/kernels/cuda/%.host.o: kernels/cuda/%.cu Makefile
+	@mkdir -p $(@D)
+	$(SAY) CXX $<
+	$(Q)$(CXX) -I. -Itests/cuda $(CXXFLAGS) $(FLAGS_$(VARIANT)) -MMD -MP -x c++ -c -o $@ $<
+
+# without sanitizers, which it tells what its fibres do
+$(BUILD)/tests/cuda/shim.o: tests/cuda/shim.cc Makefile
+	@mkdir -p $(@D)
+	$(SAY) CXX $<
+	$(Q)$(CXX) -I. $(CXXFLAGS) -O2 -g -MMD -MP -c -o $@ $<
+
 # without a fuzzer: gives the target its seeds and what once crashed
 $(BUILD)/fuzz/%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/replay.o $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -230,5 +262,5 @@ $(BUILD)/%.o: %.c Makefile VERSION
 	$(SAY) CC $<
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(LIB_OBJ:.o=.d) $(PLUGIN_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d) \
+-include $(CUDA_HOST:.o=.d) $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%.d) $(LIB_OBJ:.o=.d) $(PLUGIN_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d) \
          $(FUZZED:%=$(BUILD)/tests/fuzz/fuzz_%.d) $(FUZZED:%=build/fuzz/tests/fuzz/fuzz_%.d) $(PARSERS:%.c=build/fuzz/%.d)

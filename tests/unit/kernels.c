@@ -6,6 +6,7 @@
  */
 #include "kernels/backend.h"
 #include "kernels/cpu/simd.h"
+#include "tests/cuda/host.h"
 #include "tests/unit/kernels_cases.h"
 
 /* A handle under test, and the reference in the same dtype. */
@@ -925,6 +926,20 @@ static void test_cpu_i8(void)
 	kernels_close(p.ref);
 }
 
+static void test_cuda_host(enum dtype dtype)
+{
+	struct pair p = { .name = "cuda-host", .whole = true };
+	const bool open =
+		host_kernels_open(dtype, &p.k) == STATUS_OK && kernels_open("ref", dtype, 1, &p.ref) == STATUS_OK;
+
+	CHECK("cuda-host opens", open);
+	if (open)
+		test_pair(&p);
+	CHECK("cuda-host holds nothing", !p.k || kernels_memory(p.k) == 0);
+	kernels_close(p.k);
+	kernels_close(p.ref);
+}
+
 static void test_levels(const struct simd *simd, bool present)
 {
 	if (!present) {
@@ -937,6 +952,11 @@ static void test_levels(const struct simd *simd, bool present)
 
 int main(void)
 {
+	if (&backend_cuda_host) {
+		test_cuda_host(DTYPE_F32);
+		test_cuda_host(DTYPE_BF16);
+		return check_result();
+	}
 	test_cpu(DTYPE_F32, 2);
 	test_cpu(DTYPE_BF16, 2);
 	test_cpu(DTYPE_F32, 1);

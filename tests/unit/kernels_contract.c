@@ -2,6 +2,7 @@
  * against formulas of the test's own, and the texts of failures.  Also ref's products against such formulas, since
  * everything else is compared with ref. */
 #include "kernels/backend.h"
+#include "tests/cuda/host.h"
 #include "tests/unit/kernels_cases.h"
 
 static bool close_to(double a, double b)
@@ -631,7 +632,7 @@ static void test_rope_formula(struct kernels *k)
 static void test_device(const char *device, enum dtype dtype)
 {
 	struct kernels *k = NULL;
-	enum status status = kernels_open(device, dtype, 2, &k);
+	enum status status = &backend_cuda_host ? host_kernels_open(dtype, &k) : kernels_open(device, dtype, 2, &k);
 
 	if (status == STATUS_UNSUPPORTED) {
 		printf("skip - %s %s: %s\n", device, dtype_name(dtype), status_text());
@@ -713,6 +714,11 @@ static void test_ref(void)
 
 int main(void)
 {
+	if (&backend_cuda_host) {
+		test_device("cuda-host", DTYPE_F32);
+		test_device("cuda-host", DTYPE_BF16);
+		return check_result();
+	}
 	test_bf16();
 	test_f16();
 	test_views();
