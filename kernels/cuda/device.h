@@ -95,6 +95,11 @@ DEVICE float get(int8_t x)
 	return x;
 }
 
+DEVICE float get(int32_t x)
+{
+	return (float)x;
+}
+
 DEVICE void set(float &to, float x)
 {
 	to = x;
@@ -276,19 +281,25 @@ inline const float *table_data(const struct weight *w)
 
 /* ---- 8-bit codes ------------------------------------------------------------------------------------------------- */
 
-DEVICE float code_scale_of(float most, float range)
-{
-	const float scale = most / range;
+/* As kernels.h has it: value = code * scale, code = value * factor, rounded. */
+struct code_scale {
+	float scale, factor;
+};
 
-	return scale == 0 ? 1 : scale; /* most may be NaN; the codes of a value so small that it vanishes are 0 */
+/* `most`: the largest magnitude. */
+DEVICE code_scale code_scale_of(float most, float range)
+{
+	if (__float_as_uint(most) >= 0x7f800000u)
+		return code_scale{ NAN, 0 };
+	return most < 1e-30f ? code_scale{ 0, 0 } : code_scale{ most / range, range / most };
 }
 
-DEVICE float code_scale(e4m3, float most)
+DEVICE code_scale code_scale_for(e4m3, float most)
 {
 	return code_scale_of(most, 448);
 }
 
-DEVICE float code_scale(int8_t, float most)
+DEVICE code_scale code_scale_for(int8_t, float most)
 {
 	return code_scale_of(most, 127);
 }

@@ -81,8 +81,9 @@ int cuda_attention(cuda_stream stream, const struct attention *op);
 
 /* ---- 8-bit operands (quantize.cu) --------------------------------------------------------------------------------
  *
- * value = code * scale.  e4m3: scale = largest / 448; int8: scale = largest / 127, codes -127 .. 127.  Where every
- * value is 0 the scale is 1.  x [rows, dim] F32 or BF16, rows may be strided; codes [rows, dim] dense. */
+ * Codes and scales as kernels.h has them: value = code * scale.  Only a product whose both sides have a scale for each
+ * row follows kernels.h to the letter; one scale for a matrix is for chips whose products take no others.
+ * x [rows, dim] F32 or BF16, rows may be strided; codes [rows, dim] dense. */
 
 enum quantized { QUANTIZED_E4M3, QUANTIZED_I8 };
 
@@ -94,6 +95,16 @@ int cuda_quantize_rows(cuda_stream stream, enum quantized to, const struct tenso
 int cuda_largest(cuda_stream stream, const struct tensor *x, float *largest);
 int cuda_quantize(
 	cuda_stream stream, enum quantized to, const struct tensor *x, const float *largest, void *codes, float *scale);
+
+/* Sums of products of codes [m, n], S32 for I8, F32 for E4M3, where the library has no product for their shapes:
+ * x [m, k], w [n, k]. */
+int cuda_multiply_codes(cuda_stream stream, enum quantized from, const void *x, const void *w, int64_t m, int64_t n,
+	int64_t k, void *sums);
+
+/* What is left to do then: y = f(sums * row_scale[i] * column_scale[j] + bias[j]) (+ y); sums dense, bias [n] or NULL.
+ */
+int cuda_scale_sums(cuda_stream stream, enum activation f, enum quantized from, const void *sums,
+	const float *row_scale, const float *column_scale, const float *bias, bool accumulate, const struct tensor *y);
 
 /* The values back: scale[row] (by_row) or *scale; y [rows, dim] F32 or BF16. */
 int cuda_dequantize(cuda_stream stream, enum quantized from, const void *codes, const float *scale, bool by_row,

@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(BLOCK_MAX) norm_quantized_kernel(
 	SHARED(float, shared, 3 * WARPS_MAX);
 	row_reader<X, N, KEEP> row(x + blockIdx.x * x_stride, dim);
 	const row_statistics s = row_measure<N>(row, rms, eps, shared);
-	float most = 0, scale;
+	float most = 0;
 
 	row.each([&](int at, float *v) {
 		float y[N];
@@ -173,9 +173,10 @@ __global__ void __launch_bounds__(BLOCK_MAX) norm_quantized_kernel(
 		for (int j = 0; j < N; j++)
 			most = largest()(most, fabsf(y[j]));
 	});
-	scale = code_scale(Q(), block_reduce(largest(), most, shared + 2 * WARPS_MAX));
+	const code_scale c = code_scale_for(Q(), block_reduce(largest(), most, shared + 2 * WARPS_MAX));
+
 	if (threadIdx.x == 0)
-		scales[blockIdx.x] = scale;
+		scales[blockIdx.x] = c.scale;
 	codes += blockIdx.x * (int64_t)dim;
 	row.each([&](int at, float *v) {
 		float y[N];
@@ -183,7 +184,7 @@ __global__ void __launch_bounds__(BLOCK_MAX) norm_quantized_kernel(
 		norm_apply<N>(t, s, at, v, y);
 #pragma unroll
 		for (int j = 0; j < N; j++)
-			y[j] /= scale;
+			y[j] *= c.factor;
 		store<N>(codes + at, y);
 	});
 }

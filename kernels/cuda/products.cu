@@ -25,6 +25,16 @@ template <typename T> struct rows_of {
 	}
 };
 
+struct codes_of {
+	const int8_t *data;
+	int64_t stride;
+
+	DEVICE int32_t operator()(int64_t row, int depth) const
+	{
+		return data[row * stride + depth];
+	}
+};
+
 /* Rows: places of the output.  Depth: [dy][dx][in] of the (enlarged, cropped) picture around them. */
 template <typename T> struct neighbourhoods {
 	const T *data;
@@ -60,9 +70,19 @@ template <typename Y> struct result {
 	}
 };
 
+template <typename S> struct plain_sums {
+	S *data;
+	int64_t stride;
+
+	DEVICE void operator()(int64_t row, int64_t column, S x) const
+	{
+		data[row * stride + column] = x;
+	}
+};
+
 /* One strip: shared[depth][row] of TILE rows from `first` on; zeros outside. */
-template <typename F>
-DEVICE void strip_load(const F &from, int64_t first, int64_t rows, int start, int depth, float *shared)
+template <typename F, typename S>
+DEVICE void strip_load(const F &from, int64_t first, int64_t rows, int start, int depth, S *shared)
 {
 	for (int i = (int)threadIdx.x; i < TILE * DEPTH; i += SIDE * SIDE) {
 		const int row = i / DEPTH, d = i % DEPTH;
@@ -72,29 +92,29 @@ DEVICE void strip_load(const F &from, int64_t first, int64_t rows, int start, in
 	}
 }
 
-template <typename A, typename B, typename C>
+/* S: what sums are made of, float or int32_t. */
+template <typename S, typename A, typename B, typename C>
 __global__ void __launch_bounds__(SIDE *SIDE) product_kernel(A a, B b, C c, int64_t m, int64_t n, int depth)
 {
-	SHARED(float, left, DEPTH *ROW);
-	SHARED(float, right, DEPTH *ROW);
+	SHARED(S, left, DEPTH * ROW);
+	SHARED(S, right, DEPTH * ROW);
 	const int64_t first_row = (int64_t)blockIdx.x * TILE, first_column = (int64_t)blockIdx.y * TILE;
 	const int ty = (int)threadIdx.x / SIDE, tx = (int)threadIdx.x % SIDE;
-	float sums[PER][PER] = {};
+	S sums[PER][PER] = {};
 
 	for (int start = 0; start < depth; start += DEPTH) {
 		strip_load(a, first_row, m, start, depth, left);
 		strip_load(b, first_column, n, start, depth, right);
 		__syncthreads();
 		for (int d = 0; d < DEPTH; d++) {
-			float u[PER], v[PER];
+			const vector<S, PER> u = *(const vector<S, PER> *)(left + d * ROW + ty * PER);
+			const vector<S, PER> v = *(const vector<S, PER> *)(right + d * ROW + tx * PER);
 
-			load<PER>(left + d * ROW + ty * PER, u);
-			load<PER>(right + d * ROW + tx * PER, v);
 #pragma unroll
 			for (int i = 0; i < PER; i++)
 #pragma unroll
 				for (int j = 0; j < PER; j++)
-					sums[i][j] += u[i] * v[j];
+					sums[i][j] += u.at[i] * v.at[j];
 		}
 		__syncthreads();
 	}
@@ -109,12 +129,12 @@ __global__ void __launch_bounds__(SIDE *SIDE) product_kernel(A a, B b, C c, int6
 		}
 }
 
-template <typename A, typename B, typename C>
+template <typename S, typename A, typename B, typename C>
 static int product_launch(cuda_stream stream, A a, B b, C c, int64_t m, int64_t n, int64_t depth)
 {
 	const dim3 grid((unsigned)ceil_div(m, TILE), (unsigned)ceil_div(n, TILE));
 
-	return launch(stream, product_kernel<A, B, C>, grid, SIDE * SIDE, a, b, c, m, n, (int)depth);
+	return launch(stream, product_kernel<S, A, B, C>, grid, SIDE * SIDE, a, b, c, m, n, (int)depth);
 }
 
 int cuda_linear(cuda_stream stream, const struct linear *op)
@@ -128,9 +148,19 @@ int cuda_linear(cuda_stream stream, const struct linear *op)
 			const result<Y> c = { (Y *)op->y.data, op->y.stride[0], table_data(op->bias), op->activation,
 				op->accumulate };
 
-			return product_launch(stream, a, b, c, op->x.dim[0], op->w->n, op->w->k);
+			return product_launch<float>(stream, a, b, c, op->x.dim[0], op->w->n, op->w->k);
 		});
 	});
+}
+
+int cuda_multiply_codes(cuda_stream stream, enum quantized from, const void *x, const void *w, int64_t m, int64_t n,
+	int64_t k, void *sums)
+{
+	if (from == QUANTIZED_I8)
+		return product_launch<int32_t>(stream, codes_of{ (const int8_t *)x, k },
+			codes_of{ (const int8_t *)w, k }, plain_sums<int32_t>{ (int32_t *)sums, n }, m, n, k);
+	return product_launch<float>(stream, rows_of<e4m3>{ (const e4m3 *)x, k }, rows_of<e4m3>{ (const e4m3 *)w, k },
+		plain_sums<float>{ (float *)sums, n }, m, n, k);
 }
 
 template <typename X> static neighbourhoods<X> neighbourhoods_of(const struct conv *op)
@@ -162,7 +192,7 @@ int cuda_conv(cuda_stream stream, const struct conv *op)
 			const result<Y> c = { (Y *)op->y.data, op->w->n, table_data(op->bias), ACTIVATION_NONE,
 				op->accumulate };
 
-			return product_launch(
+			return product_launch<float>(
 				stream, neighbourhoods_of<X>(op), b, c, op->y.dim[0] * op->y.dim[1], op->w->n, depth);
 		});
 	});

@@ -24,11 +24,11 @@ template <int N> DEVICE float largest_of(const float *v, float most)
 	return most;
 }
 
-template <int N, typename Q> DEVICE void codes_store(Q *to, float *v, float scale)
+template <int N, typename Q> DEVICE void codes_store(Q *to, float *v, float factor)
 {
 #pragma unroll
 	for (int j = 0; j < N; j++)
-		v[j] /= scale;
+		v[j] *= factor;
 	store<N>(to, v);
 }
 
@@ -78,18 +78,19 @@ __global__ void __launch_bounds__(BLOCK_MAX) scaled_rows_kernel(S source, int64_
 {
 	SHARED(float, shared, WARPS_MAX);
 	const int64_t row = blockIdx.x, first = (int64_t)threadIdx.x * N, step = (int64_t)blockDim.x * N;
-	float most = 0, scale, v[N];
+	float most = 0, v[N];
 
 	for (int64_t at = first; at < dim; at += step) {
 		source.template read<N>(row, at, v);
 		most = largest_of<N>(v, most);
 	}
-	scale = code_scale(Q(), block_reduce(largest(), most, shared));
+	const code_scale c = code_scale_for(Q(), block_reduce(largest(), most, shared));
+
 	if (threadIdx.x == 0)
-		scales[row] = scale;
+		scales[row] = c.scale;
 	for (int64_t at = first; at < dim; at += step) {
 		source.template read<N>(row, at, v);
-		codes_store<N>(codes + row * dim + at, v, scale);
+		codes_store<N>(codes + row * dim + at, v, c.factor);
 	}
 }
 
@@ -102,8 +103,8 @@ static int rows_launch(cuda_stream stream, enum quantized to, bool wide, int64_t
 			using Q = decltype(code);
 			constexpr int N = decltype(n)::value;
 
-			return launch(stream, scaled_rows_kernel<Q, N, S>, (unsigned)rows, threads_for(dim / N), source, dim,
-				(Q *)codes, scale);
+			return launch(stream, scaled_rows_kernel<Q, N, S>, (unsigned)rows, threads_for(dim / N), source,
+				dim, (Q *)codes, scale);
 		});
 	});
 }
@@ -172,12 +173,12 @@ __global__ void __launch_bounds__(BLOCK_MAX)
 	quantize_kernel(const X *x, int64_t stride, int64_t dim, const float *most, Q *codes, float *scale)
 {
 	const int64_t row = blockIdx.x;
-	const float s = code_scale(Q(), *most);
+	const code_scale c = code_scale_for(Q(), *most);
 
 	if (row == 0 && threadIdx.x == 0)
-		*scale = s;
-	each_in_row<N>(
-		x + row * stride, dim, [&](int64_t at, float *v) { codes_store<N>(codes + row * dim + at, v, s); });
+		*scale = c.scale;
+	each_in_row<N>(x + row * stride, dim,
+		[&](int64_t at, float *v) { codes_store<N>(codes + row * dim + at, v, c.factor); });
 }
 
 int cuda_quantize(
@@ -196,6 +197,53 @@ int cuda_quantize(
 					threads_for(x->dim[1] / N), (const X *)x->data, x->stride[0], x->dim[1],
 					largest, (Q *)codes, scale);
 			});
+		});
+	});
+}
+
+/* ---- after a product of codes ------------------------------------------------------------------------------------ */
+
+/* y = f(sum * row_scale * column_scale + bias) (+ y) */
+template <typename S, typename Y, int N>
+__global__ void __launch_bounds__(BLOCK_MAX) scale_kernel(enum activation f, const S *sums, const float *row_scale,
+	const float *column_scale, const float *bias, bool accumulate, int64_t dim, Y *y, int64_t stride)
+{
+	const int64_t row = blockIdx.x;
+	const float s = row_scale[row];
+
+	each_in_row<N>(sums + row * dim, dim, [&](int64_t at, float *v) {
+		float by[N], add[N], old[N] = {};
+
+		load<N>(column_scale + at, by);
+		load_or<N>(bias, at, 0, add);
+		if (accumulate)
+			load<N>(y + row * stride + at, old);
+#pragma unroll
+		for (int j = 0; j < N; j++)
+			v[j] = activate(f, v[j] * s * by[j] + add[j]) + old[j];
+		store<N>(y + row * stride + at, v);
+	});
+}
+
+int cuda_scale_sums(cuda_stream stream, enum activation f, enum quantized from, const void *sums,
+	const float *row_scale, const float *column_scale, const float *bias, bool accumulate, const struct tensor *y)
+{
+	const bool wide = vectors_fit(y, VECTOR) && vectors_fit((const float *)sums) && vectors_fit(column_scale) &&
+			  vectors_fit(bias);
+
+	return with_type(y->dtype, [&](auto to) {
+		return with_vector(wide, [&](auto n) {
+			using Y = decltype(to);
+			constexpr int N = decltype(n)::value;
+			const auto run = [&](auto sum) {
+				using S = decltype(sum);
+
+				return launch(stream, scale_kernel<S, Y, N>, (unsigned)y->dim[0],
+					threads_for(y->dim[1] / N), f, (const S *)sums, row_scale, column_scale, bias,
+					accumulate, y->dim[1], (Y *)y->data, y->stride[0]);
+			};
+
+			return from == QUANTIZED_I8 ? run(int32_t()) : run(float());
 		});
 	});
 }
