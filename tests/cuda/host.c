@@ -43,30 +43,61 @@ static void host_unmap(struct kernels *k, void *data, size_t len)
 		free(data);
 }
 
+/* In 8 bits: the codes of all rows, and the scales in memory of their own. */
 static enum status host_pack_begin(struct kernels *k, struct weight *w)
 {
-	w->len = (size_t)(w->n * w->k * w->kernel * w->kernel) * dtype_size(k->dtype);
+	if (w->dtype == DTYPE_I8)
+		TRY(host_map(k, (size_t)w->n * sizeof(float), &w->layout));
+	w->len = (size_t)(w->n * w->k * w->kernel * w->kernel) * dtype_size(w->dtype);
 	return host_map(k, w->len, &w->data);
 }
 
 static enum status host_pack_rows(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows)
 {
-	const size_t row = (size_t)(w->k * w->kernel * w->kernel) * dtype_size(k->dtype);
-	char *to = (char *)w->data + (size_t)first * row;
+	const int64_t row = w->k * w->kernel * w->kernel;
+	const struct tensor from = tensor_view((void *)(uintptr_t)rows, k->dtype, 2, (int64_t[]){ count, row });
+	char *to = (char *)w->data + (size_t)(first * row) * dtype_size(w->dtype);
 
+	if (w->dtype == DTYPE_I8)
+		return launched(
+			"quantize_rows", cuda_quantize_rows(NULL, QUANTIZED_I8, &from, to, (float *)w->layout + first));
 	if (w->kind == WEIGHT_CONV)
 		return launched(
 			"conv_layout", cuda_conv_layout(NULL, rows, count, w->k, w->kernel, dtype_size(k->dtype), to));
-	memcpy(to, rows, (size_t)count * row);
+	memcpy(to, rows, (size_t)(count * row) * dtype_size(k->dtype));
 	return STATUS_OK;
 }
 
 static void host_pack_free(struct kernels *k, struct weight *w)
 {
+	free(w->layout);
+}
+
+static enum status linear_i8(const struct linear *op)
+{
+	const int64_t m = op->x.dim[0], n = op->w->n, depth = op->w->k;
+	int32_t *sums = malloc((size_t)(m * n) * sizeof *sums);
+	float *scale = malloc((size_t)m * sizeof *scale);
+	int8_t *codes = malloc((size_t)(m * depth));
+	int error = sums && scale && codes ? 0 : 2;
+
+	if (!error)
+		error = cuda_quantize_rows(NULL, QUANTIZED_I8, &op->x, codes, scale);
+	if (!error)
+		error = cuda_multiply_codes(NULL, QUANTIZED_I8, codes, op->w->data, m, n, depth, sums);
+	if (!error)
+		error = cuda_scale_sums(NULL, op->activation, QUANTIZED_I8, sums, scale, op->w->layout,
+			op->bias ? op->bias->table.data : NULL, op->accumulate, &op->y);
+	free(sums);
+	free(scale);
+	free(codes);
+	return launched("linear in int8", error);
 }
 
 static enum status host_linear(struct kernels *k, const struct linear *op)
 {
+	if (op->w->dtype == DTYPE_I8)
+		return linear_i8(op);
 	return launched("linear", cuda_linear(NULL, op));
 }
 

@@ -933,8 +933,13 @@ static void test_cuda_host(enum dtype dtype)
 		host_kernels_open(dtype, &p.k) == STATUS_OK && kernels_open("ref", dtype, 1, &p.ref) == STATUS_OK;
 
 	CHECK("cuda-host opens", open);
-	if (open)
+	if (open) {
 		test_pair(&p);
+		p.k->weight_dtype = p.ref->weight_dtype = DTYPE_I8;
+		test_linears(&p);
+		test_parts(&p);
+		test_repetition(&p);
+	}
 	CHECK("cuda-host holds nothing", !p.k || kernels_memory(p.k) == 0);
 	kernels_close(p.k);
 	kernels_close(p.ref);
