@@ -26,7 +26,8 @@ _promptfs() {
 	'') mapfile -t COMPREPLY < <(compgen -W "$commands $common --version" -- "$word") ;;
 	generate) mapfile -t COMPREPLY < <(compgen -W "$parameters $common" -- "$word") ;;
 	cache) mapfile -t COMPREPLY < <(compgen -W "stat ls verify gc rm pin unpin $common" -- "$word") ;;
-	models) mapfile -t COMPREPLY < <(compgen -W "$(promptfs models 2>/dev/null | awk 'NR > 1 { print $1 }') $common" -- "$word") ;;
+	models) mapfile -t COMPREPLY < <(compgen -W "$(promptfs models 2>/dev/null | awk 'NR > 1 { print $1 }') --dry-run $common" -- "$word"
+		compgen -d -- "$word") ;;
 	help) mapfile -t COMPREPLY < <(compgen -W "$commands config prompt" -- "$word") ;;
 	bench) mapfile -t COMPREPLY < <(compgen -W "--size --steps --repeats --limit --json --peer $common" -- "$word") ;;
 	convert) mapfile -t COMPREPLY < <(compgen -W "--type $common" -- "$word"

@@ -265,6 +265,7 @@ static enum status load_up_block(struct autoencoder *a, int block)
 static enum status load_all(struct autoencoder *a, const struct component *from)
 {
 	const struct autoencoder_config *c = &a->config;
+	static const char *const unused[] = { "encoder.", "quant_conv.", "post_quant_conv.", "loss.", NULL };
 	int64_t dims[D_COUNT];
 	struct loader loader = { a->k, NULL, dims };
 
@@ -285,7 +286,7 @@ static enum status load_all(struct autoencoder *a, const struct component *from)
 	TRY(load_mid(a));
 	for (int i = 0; i < c->n_blocks; i++)
 		TRY(load_up_block(a, i));
-	return STATUS_OK;
+	return weights_check_read(a->weights, unused);
 }
 
 enum status autoencoder_open(struct kernels *k, const struct component *c, struct autoencoder **out)

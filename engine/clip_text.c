@@ -22,7 +22,7 @@ struct layer {
 	struct weight *norm2, *norm2_bias, *fc1, *fc1_bias, *fc2, *fc2_bias;
 };
 
-enum { D_ONE, D_WIDTH, D_FFN, D_COUNT };
+enum { D_ONE, D_WIDTH, D_FFN, D_POSITIONS, D_PROJECTION, D_COUNT };
 
 #define ROW(member, name, rows) LOAD_ONE(layer, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(member, name, rows, columns) LOAD_ONE(layer, member, LOAD_LINEAR, name, rows, columns)
@@ -46,18 +46,23 @@ static const struct load_entry layer_table[] = {
 	ROW(fc2_bias, "mlp.fc2.bias", D_WIDTH),
 };
 
+#define TOKENS "embeddings.token_embedding.weight"
+#define PROJECTION "text_projection.weight"
+
 struct ends {
-	struct weight *norm, *norm_bias;
+	struct weight *positions, *norm, *norm_bias;
+	struct weight *projection; /* NULL: none */
 };
 
 static const struct load_entry ends_table[] = {
+	LOAD_ONE(ends, positions, LOAD_TABLE, "embeddings.position_embedding.weight", D_POSITIONS, D_WIDTH),
 	LOAD_ONE(ends, norm, LOAD_VECTOR, "final_layer_norm.weight", D_WIDTH, D_ONE),
 	LOAD_ONE(ends, norm_bias, LOAD_VECTOR, "final_layer_norm.bias", D_WIDTH, D_ONE),
 };
 
-#define TOKENS "embeddings.token_embedding.weight"
-#define POSITIONS "embeddings.position_embedding.weight"
-#define PROJECTION "text_projection.weight"
+static const struct load_entry projection_table[] = {
+	LOAD_ONE(ends, projection, LOAD_LINEAR, PROJECTION, D_PROJECTION, D_WIDTH),
+};
 
 struct clip_text {
 	struct kernels *k;
@@ -65,8 +70,6 @@ struct clip_text {
 	struct weights *weights; /* stays open for the token table */
 	struct token_table tokens;
 	const char *prefix;
-	struct weight *positions;  /* [positions, width] */
-	struct weight *projection; /* NULL: none */
 	struct ends ends;
 	struct layer *layers;
 };
@@ -126,72 +129,30 @@ static enum status read_config(const json_t *object, const char *path, void *out
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-/* Whether something reads a tensor, or it is known to be of no use here. */
-static bool is_known(const struct clip_text *c, const char *name)
+static void describe_dims(const struct clip_text *c, int64_t out[D_COUNT])
 {
-	static const char *const others[] = { TOKENS, POSITIONS, "final_layer_norm.weight", "final_layer_norm.bias",
-		"embeddings.position_ids" };
-	size_t prefix = strlen(c->prefix);
-	long long layer;
-	int end = 0;
+	const int64_t dims[D_COUNT] = { [D_ONE] = 1,
+		[D_WIDTH] = c->config.width,
+		[D_FFN] = c->config.intermediate,
+		[D_POSITIONS] = c->config.positions,
+		[D_PROJECTION] = c->config.projection };
 
-	if (!strcmp(name, PROJECTION) || !strcmp(name, "logit_scale"))
-		return true;
-	if (strncmp(name, c->prefix, prefix) != 0)
-		return false;
-	name += prefix;
-	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-		if (!strcmp(name, others[i]))
-			return true;
-	return sscanf(name, "encoder.layers.%9lld.%n", &layer, &end) == 1 && end > 0 && layer >= 0 &&
-	       layer < c->config.layers && load_names(layer_table, LOAD_COUNT(layer_table), name + end);
+	memcpy(out, dims, sizeof dims);
 }
 
-static enum status check_names(const struct clip_text *c)
+/* Files without configuration of their own tell by this tensor; a survey has only the configuration. */
+static bool has_projection(const struct clip_text *c)
 {
-	for (int64_t i = 0; i < weights_count(c->weights); i++) {
-		const char *name = weights_name(c->weights, i);
-
-		if (!is_known(c, name))
-			return status_fail(STATUS_CORRUPT, "%s: %s is no tensor of a CLIP text encoder of %lld layers",
-				weights_path(c->weights, name), name, (long long)c->config.layers);
-	}
-	return STATUS_OK;
-}
-
-static enum status load_positions(struct clip_text *c)
-{
-	char name[64];
-	struct tensor t;
-	enum status status;
-
-	snprintf(name, sizeof name, "%s" POSITIONS, c->prefix);
-	TRY(weights_find(c->weights, name, 2, (int64_t[]){ c->config.positions, c->config.width }, &t));
-	status = kernels_pack_table(c->k, &t, &c->positions);
-	return status == STATUS_OK ? status : status_prefix(status, "%s: %s: ", weights_path(c->weights, name), name);
-}
-
-static enum status load_projection(struct clip_text *c)
-{
-	struct tensor t;
-	enum status status;
-
-	if (c->config.no_projection || !weights_has(c->weights, PROJECTION))
-		return STATUS_OK;
-	TRY(weights_find(c->weights, PROJECTION, 2, (int64_t[]){ c->config.projection, c->config.width }, &t));
-	status = kernels_pack_linear(c->k, 1, &t, &c->projection);
-	if (status != STATUS_OK)
-		return status_prefix(status, "%s: " PROJECTION ": ", weights_path(c->weights, PROJECTION));
-	weights_release(c->weights, &t);
-	return STATUS_OK;
+	return !c->config.no_projection && (weights_has(c->weights, PROJECTION) || weights_count(c->weights) == 0);
 }
 
 static enum status load_layers(struct clip_text *c)
 {
-	int64_t dims[D_COUNT] = { [D_ONE] = 1, [D_WIDTH] = c->config.width, [D_FFN] = c->config.intermediate };
+	int64_t dims[D_COUNT];
 	struct loader loader = { c->k, c->weights, dims };
 	char prefix[64];
 
+	describe_dims(c, dims);
 	c->layers = calloc((size_t)c->config.layers, sizeof *c->layers);
 	if (!c->layers)
 		return status_fail(STATUS_NO_MEMORY, "no memory for %lld layers", (long long)c->config.layers);
@@ -199,11 +160,15 @@ static enum status load_layers(struct clip_text *c)
 		snprintf(prefix, sizeof prefix, "%sencoder.layers.%lld.", c->prefix, (long long)i);
 		TRY(load_table(&loader, prefix, layer_table, LOAD_COUNT(layer_table), &c->layers[i]));
 	}
+	if (has_projection(c))
+		TRY(load_table(&loader, "", projection_table, LOAD_COUNT(projection_table), &c->ends));
 	return load_table(&loader, c->prefix, ends_table, LOAD_COUNT(ends_table), &c->ends);
 }
 
 static enum status load(struct clip_text *c, const struct component *component)
 {
+	static const char *const unused[] = { PROJECTION, "logit_scale", "embeddings.position_ids",
+		"text_model.embeddings.position_ids", NULL };
 	char name[64];
 
 	TRY(json_read_with(component->config, read_config, &c->config));
@@ -211,10 +176,8 @@ static enum status load(struct clip_text *c, const struct component *component)
 	c->prefix = weights_has(c->weights, TOKENS) ? "" : "text_model.";
 	snprintf(name, sizeof name, "%s" TOKENS, c->prefix);
 	TRY(token_table_find(c->weights, name, c->config.vocab, c->config.width, &c->tokens));
-	TRY(check_names(c));
-	TRY(load_positions(c));
-	TRY(load_projection(c));
-	return load_layers(c);
+	TRY(load_layers(c));
+	return weights_check_read(c->weights, unused);
 }
 
 enum status clip_text_open(struct kernels *k, const struct component *component, struct clip_text **out)
@@ -241,8 +204,7 @@ void clip_text_close(struct clip_text *c)
 	for (int64_t i = 0; c->layers && i < c->config.layers; i++)
 		load_free(c->k, layer_table, LOAD_COUNT(layer_table), &c->layers[i]);
 	load_free(c->k, ends_table, LOAD_COUNT(ends_table), &c->ends);
-	weight_free(c->k, c->positions);
-	weight_free(c->k, c->projection);
+	load_free(c->k, projection_table, LOAD_COUNT(projection_table), &c->ends);
 	free(c->layers);
 	weights_close(c->weights);
 	free(c);
@@ -255,7 +217,7 @@ int64_t clip_text_width(const struct clip_text *c)
 
 int64_t clip_text_projection(const struct clip_text *c)
 {
-	return c->projection ? c->config.projection : 0;
+	return c->ends.projection ? c->config.projection : 0;
 }
 
 int64_t clip_text_positions(const struct clip_text *c)
@@ -355,10 +317,10 @@ static enum status pool(struct pass *p, int64_t position, struct tensor pooled)
 	struct tensor row = tensor_slice(p->stream, 0, position, 1), normed = tensor_slice(p->operand, 0, 0, 1);
 	struct tensor out = tensor_view(pooled.data, pooled.dtype, 2, (int64_t[]){ 1, pooled.dim[0] });
 
-	if (!c->projection)
+	if (!c->ends.projection)
 		return norm(p, row, c->ends.norm, c->ends.norm_bias, out);
 	TRY(norm(p, row, c->ends.norm, c->ends.norm_bias, normed));
-	return linear(p, normed, c->projection, NULL, out);
+	return linear(p, normed, c->ends.projection, NULL, out);
 }
 
 static enum status take_buffers(struct pass *p, struct arena *arena, int64_t n)
@@ -376,7 +338,7 @@ static enum status take_buffers(struct pass *p, struct arena *arena, int64_t n)
 static enum status embed(struct pass *p, const int64_t *ids, int64_t n)
 {
 	TRY(token_table_rows(p->c->k, &p->c->tokens, ids, n, p->stream));
-	return kernels_unary(p->c->k, UNARY_ADD, tensor_slice(*weight_table(p->c->positions), 0, 0, n), p->stream);
+	return kernels_unary(p->c->k, UNARY_ADD, tensor_slice(*weight_table(p->c->ends.positions), 0, 0, n), p->stream);
 }
 
 /* The layers, and what is wanted of their states. */

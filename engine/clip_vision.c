@@ -21,10 +21,10 @@ struct layer {
 };
 
 struct ends {
-	struct weight *class_embedding, *norm_in, *norm_in_bias, *norm_out, *norm_out_bias;
+	struct weight *positions, *projection, *class_embedding, *norm_in, *norm_in_bias, *norm_out, *norm_out_bias;
 };
 
-enum { D_ONE, D_WIDTH, D_FFN, D_COUNT };
+enum { D_ONE, D_WIDTH, D_FFN, D_POSITIONS, D_PROJECTION, D_COUNT };
 
 #define ROW(member, name, rows) LOAD_ONE(layer, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(member, name, rows, columns) LOAD_ONE(layer, member, LOAD_LINEAR, name, rows, columns)
@@ -50,7 +50,15 @@ static const struct load_entry layer_table[] = {
 
 #define END(member, name) LOAD_ONE(ends, member, LOAD_VECTOR, name, D_WIDTH, D_ONE)
 
+#define PATCHES "embeddings.patch_embedding.weight"
+#define POSITIONS "embeddings.position_embedding.weight"
+
+static const struct load_entry projection_table[] = {
+	LOAD_ONE(ends, projection, LOAD_LINEAR, "visual_projection.weight", D_PROJECTION, D_WIDTH),
+};
+
 static const struct load_entry ends_table[] = {
+	LOAD_ONE(ends, positions, LOAD_TABLE, POSITIONS, D_POSITIONS, D_WIDTH),
 	END(class_embedding, "embeddings.class_embedding"),
 	END(norm_in, "pre_layrnorm.weight"),
 	END(norm_in_bias, "pre_layrnorm.bias"),
@@ -58,17 +66,11 @@ static const struct load_entry ends_table[] = {
 	END(norm_out_bias, "post_layernorm.bias"),
 };
 
-#define PATCHES "embeddings.patch_embedding.weight"
-#define POSITIONS "embeddings.position_embedding.weight"
-#define PROJECTION "visual_projection.weight"
-
 struct clip_vision {
 	struct kernels *k;
 	struct config config;
 	struct weights *weights; /* while loading */
 	const char *prefix;
-	struct weight *positions; /* [positions, width] */
-	struct weight *projection;
 	struct ends ends;
 	struct layer *layers;
 };
@@ -117,78 +119,30 @@ static enum status read_config(const json_t *object, const char *path, void *out
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static bool is_known(const struct clip_vision *c, const char *name)
-{
-	static const char *const others[] = { PATCHES, POSITIONS, "embeddings.position_ids" };
-	size_t prefix = strlen(c->prefix);
-	long long layer;
-	int end = 0;
-
-	if (!strcmp(name, PROJECTION) || !strcmp(name, "logit_scale"))
-		return true;
-	if (strncmp(name, c->prefix, prefix) != 0)
-		return false;
-	name += prefix;
-	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-		if (!strcmp(name, others[i]))
-			return true;
-	if (load_names(ends_table, LOAD_COUNT(ends_table), name))
-		return true;
-	return sscanf(name, "encoder.layers.%9lld.%n", &layer, &end) == 1 && end > 0 && layer >= 0 &&
-	       layer < c->config.layers && load_names(layer_table, LOAD_COUNT(layer_table), name + end);
-}
-
-static enum status check_names(const struct clip_vision *c)
-{
-	for (int64_t i = 0; i < weights_count(c->weights); i++) {
-		const char *name = weights_name(c->weights, i);
-
-		if (!is_known(c, name))
-			return status_fail(STATUS_CORRUPT, "%s: %s is no tensor of a CLIP image encoder of %lld layers",
-				weights_path(c->weights, name), name, (long long)c->config.layers);
-	}
-	return STATUS_OK;
-}
-
-static enum status load_tables(struct clip_vision *c)
-{
-	int64_t side = c->config.image / c->config.patch, dim[2] = { side * side + 1, c->config.width };
-	char name[64];
-	struct tensor t;
-	enum status status;
-
-	snprintf(name, sizeof name, "%s" PATCHES, c->prefix); /* for its shape alone */
-	TRY(weights_find(c->weights, name, 4, (int64_t[]){ c->config.width, 3, c->config.patch, c->config.patch }, &t));
-	weights_release(c->weights, &t);
-	snprintf(name, sizeof name, "%s" POSITIONS, c->prefix);
-	TRY(weights_find(c->weights, name, 2, dim, &t));
-	status = kernels_pack_table(c->k, &t, &c->positions);
-	weights_release(c->weights, &t);
-	if (status != STATUS_OK)
-		return status_prefix(status, "%s: %s: ", weights_path(c->weights, name), name);
-	TRY(weights_find(c->weights, PROJECTION, 2, (int64_t[]){ c->config.projection, c->config.width }, &t));
-	status = kernels_pack_linear(c->k, 1, &t, &c->projection);
-	weights_release(c->weights, &t);
-	return status == STATUS_OK
-		       ? status
-		       : status_prefix(status, "%s: " PROJECTION ": ", weights_path(c->weights, PROJECTION));
-}
-
 static enum status load(struct clip_vision *c, const struct component *component)
 {
 	int64_t dims[D_COUNT];
 	struct loader loader = { c->k, NULL, dims };
+	static const char *const unused[] = { "logit_scale", "embeddings.position_ids",
+		"vision_model.embeddings.position_ids", NULL };
 	char prefix[64];
+	struct tensor patches;
+	int64_t side;
 
 	TRY(json_read_with(component->config, read_config, &c->config));
 	TRY(weights_open_component(component, &c->weights));
 	dims[D_ONE] = 1;
 	dims[D_WIDTH] = c->config.width;
 	dims[D_FFN] = c->config.intermediate;
+	side = c->config.image / c->config.patch;
+	dims[D_POSITIONS] = side * side + 1;
+	dims[D_PROJECTION] = c->config.projection;
 	loader.weights = c->weights;
 	c->prefix = weights_has(c->weights, POSITIONS) ? "" : "vision_model.";
-	TRY(check_names(c));
-	TRY(load_tables(c));
+	snprintf(prefix, sizeof prefix, "%s" PATCHES, c->prefix); /* for its shape alone */
+	TRY(weights_find(
+		c->weights, prefix, 4, (int64_t[]){ c->config.width, 3, c->config.patch, c->config.patch }, &patches));
+	TRY(load_table(&loader, "", projection_table, LOAD_COUNT(projection_table), &c->ends));
 	c->layers = calloc((size_t)c->config.layers, sizeof *c->layers);
 	if (!c->layers)
 		return status_fail(STATUS_NO_MEMORY, "no memory for %lld layers", (long long)c->config.layers);
@@ -196,7 +150,8 @@ static enum status load(struct clip_vision *c, const struct component *component
 		snprintf(prefix, sizeof prefix, "%sencoder.layers.%lld.", c->prefix, (long long)i);
 		TRY(load_table(&loader, prefix, layer_table, LOAD_COUNT(layer_table), &c->layers[i]));
 	}
-	return load_table(&loader, c->prefix, ends_table, LOAD_COUNT(ends_table), &c->ends);
+	TRY(load_table(&loader, c->prefix, ends_table, LOAD_COUNT(ends_table), &c->ends));
+	return weights_check_read(c->weights, unused);
 }
 
 enum status clip_vision_open(struct kernels *k, const struct component *component, struct clip_vision **out)
@@ -225,8 +180,7 @@ void clip_vision_close(struct clip_vision *c)
 	for (int64_t i = 0; c->layers && i < c->config.layers; i++)
 		load_free(c->k, layer_table, LOAD_COUNT(layer_table), &c->layers[i]);
 	load_free(c->k, ends_table, LOAD_COUNT(ends_table), &c->ends);
-	weight_free(c->k, c->positions);
-	weight_free(c->k, c->projection);
+	load_free(c->k, projection_table, LOAD_COUNT(projection_table), &c->ends);
 	free(c->layers);
 	free(c);
 }
@@ -296,7 +250,7 @@ static enum status take_buffers(struct pass *p, struct arena *arena)
 {
 	const struct config *c = &p->c->config;
 	struct tensor *operands[] = { &p->operand, &p->q, &p->k, &p->v, &p->heads };
-	int64_t n = weight_table(p->c->positions)->dim[0];
+	int64_t n = weight_table(p->c->ends.positions)->dim[0];
 	enum dtype dtype = kernels_dtype(p->c->k);
 
 	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ n, c->width }, &p->stream));
@@ -310,13 +264,13 @@ static enum status embed(struct pass *p, struct tensor out)
 	struct clip_vision *c = p->c;
 	struct tensor first = tensor_slice(p->stream, 0, 0, 1), normed = tensor_slice(p->operand, 0, 0, 1);
 
-	TRY(kernels_unary(c->k, UNARY_COPY, *weight_table(c->positions), p->stream));
+	TRY(kernels_unary(c->k, UNARY_COPY, *weight_table(c->ends.positions), p->stream));
 	TRY(kernels_add_row(c->k, *weight_table(c->ends.class_embedding), first));
 	TRY(norm(p, p->stream, c->ends.norm_in, c->ends.norm_in_bias, p->stream));
 	for (int64_t i = 0; i < c->config.layers; i++)
 		TRY(run_layer(p, &c->layers[i]));
 	TRY(norm(p, first, c->ends.norm_out, c->ends.norm_out_bias, normed));
-	return linear(p, normed, c->projection, NULL, out);
+	return linear(p, normed, c->ends.projection, NULL, out);
 }
 
 enum status clip_vision_embed_zero(struct clip_vision *c, struct arena *arena, struct tensor out)

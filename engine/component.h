@@ -13,12 +13,14 @@
 
 struct lora_set;
 struct model;
+struct survey;
 
 struct component {
 	char name[32];                /* "text_encoder_2" */
 	char config[PATH_MAX];        /* its config.json */
 	char weights[PATH_MAX];       /* a folder, or one file */
 	const struct lora_set *loras; /* changes of the weights; NULL: none */
+	struct survey *survey;        /* notes what is read instead of values (survey.h); NULL: values */
 };
 
 /* Pure: nothing is opened. */

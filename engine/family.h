@@ -8,6 +8,7 @@
 #ifndef PROMPTFS_ENGINE_FAMILY_H
 #define PROMPTFS_ENGINE_FAMILY_H
 
+#include "engine/component.h"
 #include "engine/engine.h"
 #include "engine/model.h"
 #include "engine/recipe.h"
@@ -35,6 +36,9 @@ struct memory_budget {
 	uint64_t resident, limit;
 };
 
+struct part_kind;
+typedef enum status part_visit(void *context, const struct part_kind *kind, const struct component *c);
+
 struct family {
 	const char *name;     /* "z-image" */
 	const char *pipeline; /* _class_name in model_index.json: "ZImagePipeline" */
@@ -50,6 +54,9 @@ struct family {
 	void (*round_size)(const struct model *m, int *width, int *height);
 	enum status (*apply_cfg)(const struct model *m, struct recipe *r, double cfg);
 	enum status (*apply_distilled_cfg)(const struct model *m, struct recipe *r, double cfg);
+
+	/* Tells visit each part with its kind (parts.h); pure as well.  NULL: it has none. */
+	enum status (*each_part)(const struct model *m, part_visit *visit, void *context);
 
 	/* The opened model; parts are loaded when they are first needed. */
 	enum status (*open)(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state);

@@ -155,6 +155,11 @@ static const struct part_kind part_kinds[PART_COUNT] = {
 	[PART_VAE] = { "vae", "autoencoder", 1, part_open_autoencoder, part_close_autoencoder },
 };
 
+static enum status flux_each_part(const struct model *m, part_visit *visit, void *context)
+{
+	return parts_each(m, part_kinds, PART_COUNT, visit, context);
+}
+
 static enum status read_parts(struct flux *f, const struct model *m)
 {
 	char path[PATH_MAX + 64];
@@ -386,6 +391,7 @@ const struct family flux_family = {
 	.round_size = flux_round_size,
 	.apply_cfg = flux_apply_cfg,
 	.apply_distilled_cfg = flux_apply_distilled_cfg,
+	.each_part = flux_each_part,
 	.open = flux_open,
 	.close = flux_close,
 	.encode = flux_encode,

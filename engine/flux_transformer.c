@@ -218,18 +218,6 @@ static void describe_dims(const struct flux_config *c, int64_t out[D_COUNT])
 	memcpy(out, dims, sizeof dims);
 }
 
-void flux_transformer_list(const struct flux_config *c,
-	void (*visit)(void *context, const char *name, int rank, const int64_t *dim), void *context)
-{
-	struct flux_transformer t = { .config = *c };
-	struct load_group groups[GROUPS];
-	int64_t dims[D_COUNT];
-
-	describe_dims(c, dims);
-	describe_groups(&t, groups);
-	load_groups_list(dims, groups, GROUPS, visit, context);
-}
-
 static enum status load_all(struct flux_transformer *t, const struct weights *w)
 {
 	int64_t dims[D_COUNT];
@@ -238,7 +226,8 @@ static enum status load_all(struct flux_transformer *t, const struct weights *w)
 
 	describe_dims(&t->config, dims);
 	describe_groups(t, groups);
-	return load_groups(&l, groups, GROUPS);
+	TRY(load_groups(&l, groups, GROUPS));
+	return weights_check_read(w, NULL);
 }
 
 static enum status open_weights(struct flux_transformer *t, const struct component *c)

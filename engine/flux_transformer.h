@@ -30,10 +30,6 @@ struct flux_config {
 /* path: its config.json. */
 enum status flux_config_read(const char *path, struct flux_config *out);
 
-/* Every tensor that a transformer of this configuration reads, with its shape. */
-void flux_transformer_list(const struct flux_config *c,
-	void (*visit)(void *context, const char *name, int rank, const int64_t *dim), void *context);
-
 struct flux_transformer;
 enum status flux_transformer_open(struct kernels *k, const struct component *c, struct flux_transformer **out);
 void flux_transformer_close(struct flux_transformer *t); /* NULL is allowed */

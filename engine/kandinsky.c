@@ -258,6 +258,19 @@ static const struct part_kind decoder_kinds[DECODER_PARTS] = {
 	[PART_MOVQ] = { "movq", "autoencoder", 0, part_open_movq, part_close_movq },
 };
 
+static enum status kandinsky_each_part(const struct model *m, part_visit *visit, void *context)
+{
+	struct recipe none = { 0 };
+	struct prior_place place;
+	struct model prior = *m;
+
+	TRY(parts_each(m, decoder_kinds, DECODER_PARTS, visit, context));
+	TRY(find_prior(m, &none, &place));
+	snprintf(prior.path, sizeof prior.path, "%s", place.path);
+	memset(prior.override, 0, sizeof prior.override);
+	return parts_each(&prior, prior_kinds[place.prefixed], PRIOR_PARTS, visit, context);
+}
+
 static void close_prior(struct prior *p)
 {
 	parts_close(p->parts);
@@ -660,9 +673,10 @@ static enum status kandinsky_decode(void *state, struct run *run, struct tensor 
 	{                                                                                                              \
 		.name = "kandinsky-2.2", .pipeline = class_name, .describe = kandinsky_describe,                       \
 		.find_beside = kandinsky_find_beside, .resolve = kandinsky_resolve,                                    \
-		.round_size = kandinsky_round_size, .apply_cfg = kandinsky_apply_cfg, .open = kandinsky_open,          \
-		.close = kandinsky_close, .encode = kandinsky_encode, .latent_shape = kandinsky_latent_shape,          \
-		.sampler = kandinsky_sampler, .predict = kandinsky_predict, .decode = kandinsky_decode,                \
+		.round_size = kandinsky_round_size, .apply_cfg = kandinsky_apply_cfg,                                  \
+		.each_part = kandinsky_each_part, .open = kandinsky_open, .close = kandinsky_close,                    \
+		.encode = kandinsky_encode, .latent_shape = kandinsky_latent_shape, .sampler = kandinsky_sampler,      \
+		.predict = kandinsky_predict, .decode = kandinsky_decode,                                              \
 	}
 
 const struct family kandinsky_family = KANDINSKY("KandinskyV22CombinedPipeline");

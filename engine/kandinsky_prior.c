@@ -26,9 +26,10 @@ struct ends {
 	struct time_embedding time;
 	struct weight *text, *text_bias, *pooled, *pooled_bias, *in, *in_bias;
 	struct weight *norm, *norm_bias, *out, *out_bias, *mean, *std;
+	struct weight *positions, *last_row;
 };
 
-enum { D_ONE, D_WIDTH, D_INNER, D_FFN, D_COUNT };
+enum { D_ONE, D_WIDTH, D_INNER, D_FFN, D_ROWS, D_COUNT };
 
 #define ROW(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_LINEAR, name, rows, columns)
@@ -67,17 +68,15 @@ static const struct load_entry ends_table[] = {
 	ROW(ends, out_bias, "proj_to_clip_embeddings.bias", D_WIDTH),
 	LOAD_ONE(ends, mean, LOAD_ROW, "clip_mean", D_WIDTH, D_ONE),
 	LOAD_ONE(ends, std, LOAD_ROW, "clip_std", D_WIDTH, D_ONE),
+	LOAD_ONE(ends, positions, LOAD_TABLES, "positional_embedding", D_ROWS, D_INNER),
+	LOAD_ONE(ends, last_row, LOAD_TABLES, "prd_embedding", D_ONE, D_INNER),
 };
-
-#define POSITIONS "positional_embedding"
-#define LAST_ROW "prd_embedding"
 
 struct kandinsky_prior {
 	struct kernels *k;
 	struct config config;
 	struct weights *weights; /* while loading */
 	struct ends ends;
-	struct weight *positions, *last_row; /* [rows, inner], [1, inner] */
 	struct block *blocks;
 };
 
@@ -125,42 +124,6 @@ static enum status read_config(const json_t *object, const char *path, void *out
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static bool is_known(const struct kandinsky_prior *p, const char *name)
-{
-	long long block;
-	int end = 0;
-
-	if (!strcmp(name, POSITIONS) || !strcmp(name, LAST_ROW) || load_names(ends_table, LOAD_COUNT(ends_table), name))
-		return true;
-	return sscanf(name, "transformer_blocks.%9lld.%n", &block, &end) == 1 && end > 0 && block >= 0 &&
-	       block < p->config.layers && load_names(block_table, LOAD_COUNT(block_table), name + end);
-}
-
-static enum status check_names(const struct kandinsky_prior *p)
-{
-	for (int64_t i = 0; i < weights_count(p->weights); i++) {
-		const char *name = weights_name(p->weights, i);
-
-		if (!is_known(p, name))
-			return status_fail(STATUS_CORRUPT, "%s: %s is no tensor of a prior of %lld blocks",
-				weights_path(p->weights, name), name, (long long)p->config.layers);
-	}
-	return STATUS_OK;
-}
-
-/* [1, rows, inner] kept as [rows, inner]. */
-static enum status load_rows(struct kandinsky_prior *p, const char *name, int64_t rows, struct weight **out)
-{
-	struct tensor t, flat;
-	enum status status;
-
-	TRY(weights_find(p->weights, name, 3, (int64_t[]){ 1, rows, p->config.inner }, &t));
-	flat = tensor_view(t.data, t.dtype, 2, &t.dim[1]);
-	status = kernels_pack_table(p->k, &flat, out);
-	weights_release(p->weights, &t);
-	return status == STATUS_OK ? status : status_prefix(status, "%s: %s: ", weights_path(p->weights, name), name);
-}
-
 static enum status load(struct kandinsky_prior *p, const struct component *component)
 {
 	int64_t dims[D_COUNT];
@@ -173,11 +136,9 @@ static enum status load(struct kandinsky_prior *p, const struct component *compo
 	dims[D_WIDTH] = p->config.width;
 	dims[D_INNER] = p->config.inner;
 	dims[D_FFN] = 4 * p->config.inner;
+	dims[D_ROWS] = p->config.tokens + EXTRA_ROWS;
 	loader.weights = p->weights;
-	TRY(check_names(p));
 	TRY(load_table(&loader, "", ends_table, LOAD_COUNT(ends_table), &p->ends));
-	TRY(load_rows(p, POSITIONS, p->config.tokens + EXTRA_ROWS, &p->positions));
-	TRY(load_rows(p, LAST_ROW, 1, &p->last_row));
 	p->blocks = calloc((size_t)p->config.layers, sizeof *p->blocks);
 	if (!p->blocks)
 		return status_fail(STATUS_NO_MEMORY, "no memory for %lld blocks", (long long)p->config.layers);
@@ -185,7 +146,7 @@ static enum status load(struct kandinsky_prior *p, const struct component *compo
 		snprintf(prefix, sizeof prefix, "transformer_blocks.%lld.", (long long)i);
 		TRY(load_table(&loader, prefix, block_table, LOAD_COUNT(block_table), &p->blocks[i]));
 	}
-	return STATUS_OK;
+	return weights_check_read(p->weights, NULL);
 }
 
 enum status kandinsky_prior_open(struct kernels *k, const struct component *c, struct kandinsky_prior **out)
@@ -214,8 +175,6 @@ void kandinsky_prior_close(struct kandinsky_prior *p)
 	for (int64_t i = 0; p->blocks && i < p->config.layers; i++)
 		load_free(p->k, block_table, LOAD_COUNT(block_table), &p->blocks[i]);
 	load_free(p->k, ends_table, LOAD_COUNT(ends_table), &p->ends);
-	weight_free(p->k, p->positions);
-	weight_free(p->k, p->last_row);
 	free(p->blocks);
 	free(p);
 }
@@ -301,8 +260,8 @@ static enum status fill_stream(
 	TRY(time_embedding_run(
 		p->k, arena, &p->ends.time, inner, inner, timestep, tensor_slice(s->stream, 0, n + 1, 1)));
 	TRY(project(s, arena, x, p->ends.in, p->ends.in_bias, n + 2));
-	TRY(kernels_unary(p->k, UNARY_COPY, *weight_table(p->last_row), tensor_slice(s->stream, 0, n + 3, 1)));
-	return kernels_unary(p->k, UNARY_ADD, *weight_table(p->positions), s->stream);
+	TRY(kernels_unary(p->k, UNARY_COPY, *weight_table(p->ends.last_row), tensor_slice(s->stream, 0, n + 3, 1)));
+	return kernels_unary(p->k, UNARY_ADD, *weight_table(p->ends.positions), s->stream);
 }
 
 static struct tensor heads_view(const struct pass *s, struct tensor x)

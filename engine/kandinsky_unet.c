@@ -105,7 +105,6 @@ struct kandinsky_unet {
 	struct kernels *k;
 	struct kandinsky_unet_config config;
 	struct weights *weights; /* while loading */
-	int64_t loaded;          /* tensors read so far */
 	struct ends ends;
 	struct level down[KANDINSKY_BLOCKS_MAX], up[KANDINSKY_BLOCKS_MAX];
 	struct resnet mid[2];
@@ -235,7 +234,6 @@ static enum status load_part(struct kandinsky_unet *u, const char *prefix, const
 		[D_PREDICTION] = c->out };
 	const struct loader loader = { u->k, u->weights, dims };
 
-	u->loaded += n; /* every entry is one tensor here */
 	return load_table(&loader, prefix, table, n, base);
 }
 
@@ -327,11 +325,7 @@ static enum status load(struct kandinsky_unet *u, const struct component *from)
 	TRY(load_resnet(u, "mid_block.resnets.0.", width, width, &u->mid[0]));
 	TRY(load_attention(u, "mid_block.attentions.0.", width, &u->mid_attention));
 	TRY(load_resnet(u, "mid_block.resnets.1.", width, width, &u->mid[1]));
-	if (weights_count(u->weights) != u->loaded)
-		return status_fail(STATUS_CORRUPT, "%s: there are %lld tensors where config.json describes %lld",
-			weights_path(u->weights, "conv_in.weight"), (long long)weights_count(u->weights),
-			(long long)u->loaded);
-	return STATUS_OK;
+	return weights_check_read(u->weights, NULL);
 }
 
 enum status kandinsky_unet_open(struct kernels *k, const struct component *c, struct kandinsky_unet **out)

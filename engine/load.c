@@ -10,58 +10,75 @@ static struct weight **field(const struct load_entry *e, void *base)
 	return (struct weight **)(void *)((char *)base + e->offset);
 }
 
-/* The shape an entry's part must have in the file; returns its rank. */
+/* The shape an entry's part has in the file; returns its rank. */
 static int shape(const struct loader *l, const struct load_entry *e, int part, int64_t dim[4])
 {
 	int64_t rows = l->dims[e->part[part].rows], columns = l->dims[e->columns];
-	int64_t side = e->kind == LOAD_CONV_3 ? 3 : 1;
+	int rank = 2;
 
+	memcpy(dim, (int64_t[]){ rows, columns, 1, 1 }, 4 * sizeof *dim);
 	switch (e->kind) {
 	case LOAD_VECTOR:
 	case LOAD_PATCH_VECTOR:
-		dim[0] = rows;
-		return 1;
+		rank = 1;
+		break;
 	case LOAD_ROW:
-		dim[0] = 1;
-		dim[1] = rows;
-		return 2;
-	case LOAD_LINEAR:
-	case LOAD_BLOCK:
-	case LOAD_LINEAR_1X1:
-	case LOAD_PATCH_COLUMNS:
-	case LOAD_PATCH_ROWS:
-		dim[0] = rows;
-		dim[1] = columns;
-		return 2;
+		memcpy(dim, (int64_t[]){ 1, rows }, 2 * sizeof *dim);
+		break;
+	case LOAD_TABLES:
+		memcpy(dim, (int64_t[]){ 1, rows, columns }, 3 * sizeof *dim);
+		rank = 3;
+		break;
+	case LOAD_CONV_3:
+		dim[2] = dim[3] = 3;
+		rank = 4;
+		break;
+	case LOAD_PATCH_CONV:
+		memcpy(dim, (int64_t[]){ rows, columns / 4, 2, 2 }, 4 * sizeof *dim);
+		rank = 4;
+		break;
+	case LOAD_CONV_1:
+	case LOAD_CONV_LINEAR:
+		rank = 4;
+		break;
 	default:
-		dim[0] = rows;
-		dim[1] = columns;
-		dim[2] = dim[3] = side;
-		return 4;
+		break;
 	}
+	return rank;
 }
 
+/* The same values in another shape that files have; returns its rank, 0: none. */
+static int other_shape(const struct loader *l, const struct load_entry *e, int part, int64_t dim[4])
+{
+	static const enum load_kind pairs[][2] = { { LOAD_LINEAR_1X1, LOAD_CONV_LINEAR },
+		{ LOAD_PATCH_COLUMNS, LOAD_PATCH_CONV } };
+	struct load_entry other = *e;
+
+	for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+		for (int j = 0; j < 2; j++)
+			if (e->kind == pairs[i][j]) {
+				other.kind = pairs[i][1 - j];
+				return shape(l, &other, part, dim);
+			}
+	return 0;
+}
+
+/* The tensor in the shape in which it is packed. */
 static enum status find_part(
 	const struct loader *l, const struct load_entry *e, int part, const char *name, struct tensor *out)
 {
-	int64_t dim[4] = { 1, 1, 1, 1 };
-	int rank = shape(l, e, part, dim);
+	int64_t dim[4], other[4], rows = l->dims[e->part[part].rows], columns = l->dims[e->columns];
+	int rank = shape(l, e, part, dim), other_rank = other_shape(l, e, part, other);
 
-	if (e->kind == LOAD_LINEAR_1X1 || e->kind == LOAD_PATCH_COLUMNS) {
-		int64_t patch = e->kind == LOAD_PATCH_COLUMNS ? 2 : 1;
-		int64_t kernel[4] = { dim[0], dim[1] / (patch * patch), patch, patch };
-		struct tensor t;
-
-		TRY(weights_find(l->weights, name, 0, NULL, &t));
-		if (t.rank == 4) {
-			TRY(weights_find(l->weights, name, 4, kernel, &t));
-			*out = tensor_view(t.data, t.dtype, 2, dim);
-			return STATUS_OK;
-		}
+	if (other_rank && weights_rank(l->weights, name) == other_rank) {
+		memcpy(dim, other, sizeof dim);
+		rank = other_rank;
 	}
 	TRY(weights_find(l->weights, name, rank, dim, out));
 	if (e->kind == LOAD_ROW)
-		*out = tensor_view(out->data, out->dtype, 1, &dim[1]);
+		*out = tensor_view(out->data, out->dtype, 1, &rows);
+	else if (e->kind == LOAD_TABLES || other_rank)
+		*out = tensor_view(out->data, out->dtype, 2, (int64_t[]){ rows, columns });
 	return STATUS_OK;
 }
 
@@ -88,7 +105,7 @@ static enum status pack_patches(
 	ordered.data = malloc(len);
 	if (!ordered.data)
 		return status_fail(STATUS_NO_MEMORY, "no memory for %zu bytes", len);
-	if (e->kind == LOAD_PATCH_COLUMNS)
+	if (e->kind == LOAD_PATCH_COLUMNS || e->kind == LOAD_PATCH_CONV)
 		for (int64_t row = 0; row < source->dim[0]; row++) {
 			size_t offset = (size_t)(row * columns) * size;
 
@@ -108,13 +125,17 @@ static enum status pack(const struct loader *l, const struct load_entry *e, int 
 	switch (e->kind) {
 	case LOAD_VECTOR:
 	case LOAD_ROW:
+	case LOAD_TABLE:
+	case LOAD_TABLES:
 		return kernels_pack_table(l->k, parts, out);
 	case LOAD_LINEAR:
 	case LOAD_LINEAR_1X1:
+	case LOAD_CONV_LINEAR:
 		return kernels_pack_linear(l->k, n_parts, parts, out);
 	case LOAD_BLOCK:
 		return kernels_pack_block(l->k, n_parts, parts, out);
 	case LOAD_PATCH_COLUMNS:
+	case LOAD_PATCH_CONV:
 	case LOAD_PATCH_ROWS:
 	case LOAD_PATCH_VECTOR:
 		return pack_patches(l, e, parts, out);
@@ -135,6 +156,8 @@ static enum status load_entry(
 		snprintf(name, sizeof name, "%s%s", prefix, e->part[n].name);
 		TRY(find_part(l, e, n, name, &parts[n]));
 	}
+	if (!parts[0].data)
+		return STATUS_OK; /* a survey */
 	status = pack(l, e, n, parts, out);
 	if (status != STATUS_OK)
 		return status_prefix(status, "%s: %s: ", weights_path(l->weights, name), name);
@@ -148,15 +171,6 @@ enum status load_table(const struct loader *l, const char *prefix, const struct 
 	for (int i = 0; i < n; i++)
 		TRY(load_entry(l, prefix, &table[i], field(&table[i], base)));
 	return STATUS_OK;
-}
-
-bool load_names(const struct load_entry *table, int n, const char *name)
-{
-	for (int i = 0; i < n; i++)
-		for (int part = 0; part < LOAD_PARTS && table[i].part[part].name; part++)
-			if (!strcmp(table[i].part[part].name, name))
-				return true;
-	return false;
 }
 
 void load_free(struct kernels *k, const struct load_entry *table, int n, void *base)
@@ -176,38 +190,6 @@ static void *member(const struct load_group *g, int64_t i)
 	return (char *)g->base + (size_t)i * g->size;
 }
 
-/* Whether the group reads `name`. */
-static bool group_names(const struct load_group *g, const char *name)
-{
-	size_t len = strlen(g->list);
-	char prefix[128];
-	int64_t i;
-
-	if (len == 0)
-		return g->count > 0 && load_names(g->table, g->n, name);
-	if (strncmp(name, g->list, len) != 0 || name[len] != '.')
-		return false;
-	i = strtoll(name + len + 1, NULL, 10);
-	snprintf(prefix, sizeof prefix, "%s.%lld.", g->list, (long long)i);
-	len = strlen(prefix);
-	return i >= 0 && i < g->count && strncmp(name, prefix, len) == 0 && load_names(g->table, g->n, name + len);
-}
-
-static enum status check_all_read(const struct weights *w, const struct load_group *groups, int n)
-{
-	for (int64_t i = 0; i < weights_count(w); i++) {
-		const char *name = weights_name(w, i);
-		bool read = false;
-
-		for (int j = 0; j < n && !read; j++)
-			read = group_names(&groups[j], name);
-		if (!read)
-			return status_fail(STATUS_CORRUPT, "%s: %s is no part of a model with this configuration",
-				weights_path(w, name), name);
-	}
-	return STATUS_OK;
-}
-
 /* What stands before the names of struct i of the group. */
 static void prefix_of(const struct load_group *g, int64_t i, char *out, size_t len)
 {
@@ -215,30 +197,6 @@ static void prefix_of(const struct load_group *g, int64_t i, char *out, size_t l
 		snprintf(out, len, "%s.%lld.", g->list, (long long)i);
 	else
 		out[0] = 0;
-}
-
-static void list_struct(const struct loader *l, const struct load_group *g, int64_t i, load_visit *visit, void *context)
-{
-	char prefix[128], name[256];
-
-	prefix_of(g, i, prefix, sizeof prefix);
-	for (int entry = 0; entry < g->n; entry++)
-		for (int part = 0; part < LOAD_PARTS && g->table[entry].part[part].name; part++) {
-			int64_t dim[4] = { 1, 1, 1, 1 };
-			int rank = shape(l, &g->table[entry], part, dim);
-
-			snprintf(name, sizeof name, "%s%s", prefix, g->table[entry].part[part].name);
-			visit(context, name, rank, dim);
-		}
-}
-
-void load_groups_list(const int64_t *dims, const struct load_group *groups, int n, load_visit *visit, void *context)
-{
-	struct loader l = { NULL, NULL, dims };
-
-	for (int i = 0; i < n; i++)
-		for (int64_t j = 0; j < groups[i].count; j++)
-			list_struct(&l, &groups[i], j, visit, context);
 }
 
 enum status load_groups(const struct loader *l, const struct load_group *groups, int n)
@@ -250,7 +208,7 @@ enum status load_groups(const struct loader *l, const struct load_group *groups,
 			prefix_of(&groups[i], j, prefix, sizeof prefix);
 			TRY(load_table(l, prefix, groups[i].table, groups[i].n, member(&groups[i], j)));
 		}
-	return check_all_read(l->weights, groups, n);
+	return STATUS_OK;
 }
 
 void load_groups_free(struct kernels *k, const struct load_group *groups, int n)

@@ -8,7 +8,8 @@
  *     };
  *     TRY(load_table(&loader, "layers.3.", block, LOAD_COUNT(block), &layers[3]));
  *
- * Each field is a `struct weight *`.  Source pages are released as soon as a weight is packed.
+ * Each field is a `struct weight *`.  Source pages are released as soon as a weight is packed.  In a survey (survey.h)
+ * the tables say what they want, and nothing is packed.
  */
 #ifndef PROMPTFS_ENGINE_LOAD_H
 #define PROMPTFS_ENGINE_LOAD_H
@@ -20,17 +21,22 @@
 enum load_kind {
 	LOAD_VECTOR, /* [rows] */
 	LOAD_ROW,    /* [1, rows], kept as [rows] */
+	LOAD_TABLE,  /* [rows, columns], kept so */
+	LOAD_TABLES, /* [1, rows, columns], kept as [rows, columns] */
 	LOAD_LINEAR, /* up to 3 matrices [rows_i, columns], joined along rows */
 	/* The same, in 8 bits where the handle keeps weights so (kernels_pack_block): the large matrices inside the
 	 * blocks of what runs at every step.  Embedders, modulation and final layers stay exact: they take little
 	 * memory and decide for all rows.  Text encoders stay exact too: they run once a prompt, and outliers of their
 	 * activations need the bits. */
 	LOAD_BLOCK,
-	LOAD_LINEAR_1X1 /* the same, but the file may also hold [rows_i, columns, 1, 1] */,
-	LOAD_CONV_1, /* [rows, columns, 1, 1] */
-	LOAD_CONV_3, /* [rows, columns, 3, 3] */
+	/* The same; a file may have either shape. */
+	LOAD_LINEAR_1X1,  /* [rows_i, columns], or [rows_i, columns, 1, 1] */
+	LOAD_CONV_LINEAR, /* [rows_i, columns, 1, 1], or [rows_i, columns] */
+	LOAD_CONV_1,      /* [rows, columns, 1, 1] */
+	LOAD_CONV_3,      /* [rows, columns, 3, 3] */
 	/* Patches of 2 x 2 that the file orders (channel, dy, dx), packed in the order of kernels_patchify. */
-	LOAD_PATCH_COLUMNS, /* [rows, columns] or [rows, columns / 4, 2, 2]: what reads patches */
+	LOAD_PATCH_COLUMNS, /* [rows, columns], or [rows, columns / 4, 2, 2]: what reads patches */
+	LOAD_PATCH_CONV,    /* [rows, columns / 4, 2, 2], or [rows, columns] */
 	LOAD_PATCH_ROWS,    /* [rows, columns]: what gives them */
 	LOAD_PATCH_VECTOR,  /* [rows]: its bias */
 };
@@ -62,8 +68,6 @@ struct loader {
 
 /* On failure what was loaded so far stays in `base`, for load_free. */
 enum status load_table(const struct loader *l, const char *prefix, const struct load_entry *table, int n, void *base);
-/* Whether `name` (after the prefix) is one of the table's: for refusing files with tensors that nothing reads. */
-bool load_names(const struct load_entry *table, int n, const char *name);
 void load_free(struct kernels *k, const struct load_entry *table, int n, void *base);
 
 /* All of a component: the same table for each of `count` structs, under the prefix "LIST.0.", "LIST.1.", ...; with the
@@ -77,11 +81,7 @@ struct load_group {
 	size_t size; /* from one struct to the next */
 };
 
-/* Loads all groups; a file with a tensor that no group reads is refused: it belongs to another configuration. */
 enum status load_groups(const struct loader *l, const struct load_group *groups, int n);
-/* Tells `visit` the name and shape of every tensor that the groups read; without weights. */
-typedef void load_visit(void *context, const char *name, int rank, const int64_t *dim);
-void load_groups_list(const int64_t *dims, const struct load_group *groups, int n, load_visit *visit, void *context);
 void load_groups_free(struct kernels *k, const struct load_group *groups, int n);
 
 #endif

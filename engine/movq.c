@@ -99,7 +99,6 @@ struct movq {
 	struct kernels *k;
 	struct movq_config config;
 	struct weights *weights; /* while loading */
-	int64_t loaded;          /* tensors of the decoder read so far */
 	struct ends ends;
 	struct resnet mid[2];
 	struct attention_layer mid_attention;
@@ -195,7 +194,6 @@ static enum status load_part(
 		[D_RGB] = 3 };
 	const struct loader loader = { m->k, m->weights, dims };
 
-	m->loaded += n; /* every entry is one tensor here */
 	return load_table(&loader, prefix, table, n, base);
 }
 
@@ -239,33 +237,10 @@ static enum status load_up_block(struct movq *m, int block)
 	return load_part(m, prefix, upsampler_table, LOAD_COUNT(upsampler_table), out, out, &m->upsamplers[block]);
 }
 
-/* Every tensor of the decoder has been read: what else the file may hold is the encoder and the codebook. */
-static enum status check_count(const struct movq *m)
-{
-	static const char *const unused[] = { "encoder.", "quant_conv.", "quantize." };
-	int64_t count = 0;
-
-	for (int64_t i = 0; i < weights_count(m->weights); i++) {
-		const char *name = weights_name(m->weights, i);
-		bool used = true;
-
-		for (size_t j = 0; j < sizeof unused / sizeof unused[0]; j++)
-			used &= strncmp(name, unused[j], strlen(unused[j])) != 0;
-		if (used && strncmp(name, "decoder.", 8) != 0 && strncmp(name, "post_quant_conv.", 16) != 0)
-			return status_fail(STATUS_CORRUPT, "%s: %s is no tensor of a VQModel",
-				weights_path(m->weights, name), name);
-		count += used;
-	}
-	if (count != m->loaded)
-		return status_fail(STATUS_CORRUPT,
-			"%s: the decoder has %lld tensors where its config.json describes %lld",
-			weights_path(m->weights, "post_quant_conv.weight"), (long long)count, (long long)m->loaded);
-	return STATUS_OK;
-}
-
 static enum status load(struct movq *m, const struct component *from)
 {
 	const struct movq_config *c = &m->config;
+	static const char *const unused[] = { "encoder.", "quant_conv.", "quantize.", NULL };
 	int64_t width;
 
 	TRY(movq_config_read(from->config, &m->config));
@@ -281,7 +256,7 @@ static enum status load(struct movq *m, const struct component *from)
 	TRY(load_attention(m, "decoder.mid_block.attentions.0.", width, &m->mid_attention));
 	for (int i = 0; i < c->n_blocks; i++)
 		TRY(load_up_block(m, i));
-	return check_count(m);
+	return weights_check_read(m->weights, unused);
 }
 
 enum status movq_open(struct kernels *k, const struct component *c, struct movq **out)

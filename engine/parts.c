@@ -100,6 +100,17 @@ enum status parts_open(const struct model *m, struct kernels *k, const struct me
 	return STATUS_OK;
 }
 
+enum status parts_each(const struct model *m, const struct part_kind *kinds, int n, part_visit *visit, void *context)
+{
+	for (int i = 0; i < n; i++) {
+		struct component c;
+
+		TRY(model_component(m, kinds[i].component, &c));
+		TRY(visit(context, &kinds[i], &c));
+	}
+	return STATUS_OK;
+}
+
 static void unload(struct parts *p, int i)
 {
 	if (p->part[i].loaded)

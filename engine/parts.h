@@ -57,6 +57,9 @@ enum status parts_beside(struct parts *p, const struct model *m, const struct pa
 /* What its text encoders made of prompts; borrowed. */
 struct memo *parts_memo(struct parts *p);
 
+/* For each_part of a family: the parts of these kinds. */
+enum status parts_each(const struct model *m, const struct part_kind *kinds, int n, part_visit *visit, void *context);
+
 /* The loaded part i, borrowed until a part of another turn is needed.  The time it takes is added to
  * run->load_seconds. */
 enum status parts_need(struct parts *p, int i, struct run *run, void **out);

@@ -123,6 +123,17 @@ static enum status load_layers(struct qwen3 *q)
 	return STATUS_OK;
 }
 
+/* The embedding is what comes out of the last layer but one. */
+static enum status check_rest(const struct qwen3 *q)
+{
+	char last[64], norm[64];
+	const char *const unused[] = { last, norm, "lm_head.", NULL };
+
+	snprintf(last, sizeof last, "%slayers.%lld.", q->prefix, (long long)q->config.layers - 1);
+	snprintf(norm, sizeof norm, "%snorm.", q->prefix);
+	return weights_check_read(q->weights, unused);
+}
+
 static enum status open_weights(struct qwen3 *q, const struct component *c)
 {
 	char name[64];
@@ -132,15 +143,12 @@ static enum status open_weights(struct qwen3 *q, const struct component *c)
 	q->prefix = weights_has(q->weights, "embed_tokens.weight") ? "" : "model.";
 	snprintf(name, sizeof name, "%sembed_tokens.weight", q->prefix);
 	TRY(token_table_find(q->weights, name, q->config.vocab, q->config.hidden, &q->table));
-	snprintf(name, sizeof name, "%slayers.%lld.self_attn.q_proj.weight", q->prefix, (long long)q->config.layers);
-	if (weights_has(q->weights, name))
-		return status_fail(STATUS_CORRUPT, "%s: num_hidden_layers is %lld, but the weights have more layers",
-			c->weights, (long long)q->config.layers);
 	q->n_layers = q->config.layers - 1;
 	q->layers = calloc((size_t)q->n_layers, sizeof *q->layers);
 	if (!q->layers)
 		return status_fail(STATUS_NO_MEMORY, "no memory for %lld layers", (long long)q->n_layers);
-	return load_layers(q);
+	TRY(load_layers(q));
+	return check_rest(q);
 }
 
 enum status qwen3_open(struct kernels *k, const struct component *c, struct qwen3 **out)

@@ -38,6 +38,11 @@ static enum status sd15_resolve(const struct model *m, struct recipe *r)
 	return sd_resolve(&kind, m, r);
 }
 
+static enum status sd15_each_part(const struct model *m, part_visit *visit, void *context)
+{
+	return parts_each(m, parts, sizeof parts / sizeof parts[0], visit, context);
+}
+
 static enum status sd15_open(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
 {
 	return sd_open(&kind, m, k, memory, state);
@@ -93,6 +98,7 @@ const struct family sd15_family = {
 	.describe = sd15_describe,
 	.resolve = sd15_resolve,
 	.apply_cfg = sd_apply_cfg,
+	.each_part = sd15_each_part,
 	.open = sd15_open,
 	.close = sd_close,
 	.encode = sd15_encode,

@@ -205,6 +205,25 @@ static enum status read_index(const json_t *object, const char *path, void *out)
 	return STATUS_OK;
 }
 
+static enum status count_parts(const struct model *m, int *n)
+{
+	char path[PATH_MAX + 64];
+	bool has_t5;
+
+	snprintf(path, sizeof path, "%s/model_index.json", m->path);
+	TRY(json_read_with(path, read_index, &has_t5));
+	*n = has_t5 ? PART_COUNT : PART_T5;
+	return STATUS_OK;
+}
+
+static enum status sd3_each_part(const struct model *m, part_visit *visit, void *context)
+{
+	int n;
+
+	TRY(count_parts(m, &n));
+	return parts_each(m, part_kinds, n, visit, context);
+}
+
 static enum status open_tokenizers(struct sd3 *s, const struct model *m)
 {
 	static const char *const names[ENCODERS] = { "tokenizer", "tokenizer_2", "tokenizer_3" };
@@ -221,19 +240,19 @@ static enum status open_all(struct sd3 *s, const struct model *m, const struct m
 {
 	struct sd3_config transformer;
 	struct autoencoder_config vae;
-	char path[PATH_MAX + 64];
+	int n;
 
 	TRY(read_configs(m, &transformer, &vae));
 	s->layers = transformer.layers;
 	s->text_dim = transformer.text_dim;
 	s->latent_channels = vae.latent_channels;
 	s->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
-	snprintf(path, sizeof path, "%s/model_index.json", m->path);
-	TRY(json_read_with(path, read_index, &s->has_t5));
+	TRY(count_parts(m, &n));
+	s->has_t5 = n == PART_COUNT;
 	scheduler_path(m, s->scheduler);
 	TRY(sampler_check(s->scheduler, "", 1));
 	TRY(open_tokenizers(s, m));
-	return parts_open(m, s->k, memory, part_kinds, s->has_t5 ? PART_COUNT : PART_T5, &s->parts);
+	return parts_open(m, s->k, memory, part_kinds, n, &s->parts);
 }
 
 static void sd3_close(void *state)
@@ -551,6 +570,7 @@ const struct family sd3_family = {
 	.describe = sd3_describe,
 	.resolve = sd3_resolve,
 	.apply_cfg = sd3_apply_cfg,
+	.each_part = sd3_each_part,
 	.open = sd3_open,
 	.close = sd3_close,
 	.encode = sd3_encode,

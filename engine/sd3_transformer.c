@@ -120,7 +120,7 @@ static const struct load_entry second_norm_table[] = {
 };
 
 static const struct load_entry ends_table[] = {
-	LOAD_ONE(ends, patch, LOAD_PATCH_COLUMNS, "pos_embed.proj.weight", D_DIM, D_PATCH),
+	LOAD_ONE(ends, patch, LOAD_PATCH_CONV, "pos_embed.proj.weight", D_DIM, D_PATCH),
 	VECTOR(ends, patch_bias, "pos_embed.proj.bias", D_DIM),
 	LINEAR(ends, text, "context_embedder", D_DIM, D_TEXT),
 	LINEAR(ends, time1, "time_text_embed.timestep_embedder.linear_1", D_DIM, D_FREQUENCIES),
@@ -210,40 +210,6 @@ enum status sd3_config_read(const char *path, struct sd3_config *out)
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-#define HAS(table, name) load_names(table, LOAD_COUNT(table), name)
-
-/* Whether layer i of this configuration reads a tensor. */
-static bool block_has(const struct sd3_config *c, int64_t i, const char *name)
-{
-	return HAS(block_table, name) || (i < c->layers - 1 && HAS(text_table, name)) ||
-	       (c->qk_norm && HAS(norm_table, name)) || (c->dual[i] && HAS(second_table, name)) ||
-	       (c->dual[i] && c->qk_norm && HAS(second_norm_table, name));
-}
-
-static bool is_known(const struct sd3_config *c, const char *name)
-{
-	long long layer = -1;
-	int end = 0;
-
-	if (strcmp(name, POSITIONS) == 0 || HAS(ends_table, name))
-		return true;
-	return sscanf(name, "transformer_blocks.%lld.%n", &layer, &end) == 1 && end > 0 && layer >= 0 &&
-	       layer < c->layers && block_has(c, layer, name + end);
-}
-
-/* A tensor that nothing reads belongs to another configuration. */
-static enum status check_known(const struct sd3_transformer *t)
-{
-	for (int64_t i = 0; i < weights_count(t->weights); i++) {
-		const char *name = weights_name(t->weights, i);
-
-		if (!is_known(&t->config, name))
-			return status_fail(STATUS_CORRUPT, "%s: %s is no part of a model with this configuration",
-				weights_path(t->weights, name), name);
-	}
-	return STATUS_OK;
-}
-
 #define LOAD(l, prefix, table, base) load_table(l, prefix, table, LOAD_COUNT(table), base)
 #define FREE(k, table, base) load_free(k, table, LOAD_COUNT(table), base)
 
@@ -299,7 +265,7 @@ static enum status load_all(struct sd3_transformer *t)
 	for (int64_t i = 0; i < c->layers; i++)
 		TRY(load_block(t, dims, i));
 	t->final = next_slot(t, 2);
-	return STATUS_OK;
+	return weights_check_read(t->weights, NULL);
 }
 
 static enum status open_weights(struct sd3_transformer *t, const struct component *part)
@@ -312,7 +278,6 @@ static enum status open_weights(struct sd3_transformer *t, const struct componen
 		return status_fail(
 			STATUS_NO_MEMORY, "no memory for a transformer of %lld layers", (long long)c->layers);
 	TRY(weights_open_component(part, &t->weights));
-	TRY(check_known(t));
 	TRY(weights_find(t->weights, POSITIONS, 3, (int64_t[]){ 1, c->positions * c->positions, c->dim }, &t->table));
 	return load_all(t);
 }

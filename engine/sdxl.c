@@ -71,6 +71,11 @@ static enum status sdxl_resolve(const struct model *m, struct recipe *r)
 	return sd_resolve(&kind, m, r);
 }
 
+static enum status sdxl_each_part(const struct model *m, part_visit *visit, void *context)
+{
+	return parts_each(m, parts, sizeof parts / sizeof parts[0], visit, context);
+}
+
 static enum status sdxl_open(const struct model *m, struct kernels *k, const struct memory_budget *memory, void **state)
 {
 	return sd_open(&kind, m, k, memory, state);
@@ -223,6 +228,7 @@ const struct family sdxl_family = {
 	.describe = sdxl_describe,
 	.resolve = sdxl_resolve,
 	.apply_cfg = sd_apply_cfg,
+	.each_part = sdxl_each_part,
 	.open = sdxl_open,
 	.close = sd_close,
 	.encode = sdxl_encode,

@@ -104,35 +104,6 @@ static enum status read_config(const json_t *object, const char *path, void *out
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-/* Whether something reads a tensor, or it is known to be of no use here. */
-static bool is_known(const struct t5 *t, const char *name)
-{
-	static const char *const others[] = { SHARED, EMBED, BIAS, "encoder.final_layer_norm.weight",
-		"lm_head.weight" };
-	long long layer;
-	int end = 0;
-
-	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-		if (!strcmp(name, others[i]))
-			return true;
-	if (!strncmp(name, "decoder.", 8))
-		return true;
-	return sscanf(name, "encoder.block.%9lld.%n", &layer, &end) == 1 && end > 0 && layer >= 0 &&
-	       layer < t->config.layers && load_names(layer_table, LOAD_COUNT(layer_table), name + end);
-}
-
-static enum status check_names(const struct t5 *t)
-{
-	for (int64_t i = 0; i < weights_count(t->weights); i++) {
-		const char *name = weights_name(t->weights, i);
-
-		if (!is_known(t, name))
-			return status_fail(STATUS_CORRUPT, "%s: %s is no tensor of a T5 encoder of %lld layers",
-				weights_path(t->weights, name), name, (long long)t->config.layers);
-	}
-	return STATUS_OK;
-}
-
 static float value_at(const struct tensor *t, int64_t i)
 {
 	switch (t->dtype) {
@@ -151,6 +122,8 @@ static enum status load_bias(struct t5 *t)
 	struct tensor table;
 
 	TRY(weights_find(t->weights, BIAS, 2, (int64_t[]){ t->config.buckets, t->config.heads }, &table));
+	if (!table.data)
+		return STATUS_OK; /* a survey */
 	t->bias = malloc((size_t)count * sizeof *t->bias);
 	if (!t->bias)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a table of %lld values", (long long)count);
@@ -185,15 +158,16 @@ static enum status load_layers(struct t5 *t)
 
 static enum status load(struct t5 *t, const struct component *c)
 {
+	static const char *const unused[] = { SHARED, EMBED, "lm_head.weight", "decoder.", NULL };
 	const char *table;
 
 	TRY(json_read_with(c->config, read_config, &t->config));
 	TRY(weights_open_component(c, &t->weights));
 	table = weights_has(t->weights, SHARED) ? SHARED : EMBED;
 	TRY(token_table_find(t->weights, table, t->config.vocab, t->config.width, &t->tokens));
-	TRY(check_names(t));
 	TRY(load_bias(t));
-	return load_layers(t);
+	TRY(load_layers(t));
+	return weights_check_read(t->weights, unused);
 }
 
 enum status t5_open(struct kernels *k, const struct component *c, struct t5 **out)

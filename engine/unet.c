@@ -158,17 +158,14 @@ static enum status load_all(struct unet *u, const struct component *from)
 	l.weights = u->weights;
 	l.time = u->time;
 	l.cross = u->config.cross;
+	l.linear = u->config.linear_projection;
 	TRY(load_ends(u, &l));
 	for (int i = 0; i < u->config.n_levels; i++)
 		TRY(load_down(u, &l, i));
 	TRY(load_mid(u, &l));
 	for (int i = 0; i < u->config.n_levels; i++)
 		TRY(load_up(u, &l, i));
-	if (l.loaded != weights_count(u->weights))
-		return status_fail(STATUS_CORRUPT,
-			"%s: holds %lld tensors, but its configuration describes %lld: they do not belong together",
-			from->weights, (long long)weights_count(u->weights), (long long)l.loaded);
-	return STATUS_OK;
+	return weights_check_read(u->weights, NULL);
 }
 
 enum status unet_open(struct kernels *k, const struct component *c, struct unet **out)

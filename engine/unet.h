@@ -31,6 +31,7 @@ struct unet_config {
 	struct unet_level_config level[UNET_LEVELS_MAX]; /* finest first */
 	double norm_eps, freq_shift;
 	bool cos_first;
+	bool linear_projection;          /* in its transformers */
 	bool text_time;                  /* SDXL: pooled text and sizes are embedded beside the time */
 	int64_t size_width, added_width; /* of one size's sinusoid; of all that is embedded */
 };

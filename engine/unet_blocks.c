@@ -32,14 +32,19 @@ static const struct load_entry shortcut_table[] = {
 	VECTOR(unet_resnet, shortcut_bias, "conv_shortcut.bias", D_OUT),
 };
 
-static const struct load_entry transformer_table[] = {
-	VECTOR(unet_transformer, norm_weight, "norm.weight", D_OUT),
-	VECTOR(unet_transformer, norm_bias, "norm.bias", D_OUT),
-	LOAD_ONE(unet_transformer, in, LOAD_LINEAR_1X1, "proj_in.weight", D_OUT, D_OUT),
-	VECTOR(unet_transformer, in_bias, "proj_in.bias", D_OUT),
-	LOAD_ONE(unet_transformer, out, LOAD_LINEAR_1X1, "proj_out.weight", D_OUT, D_OUT),
-	VECTOR(unet_transformer, out_bias, "proj_out.bias", D_OUT),
-};
+/* clang-format off */
+#define TRANSFORMER_TABLE(name, kind)                                                                                  \
+	static const struct load_entry name[] = {                                                                      \
+		VECTOR(unet_transformer, norm_weight, "norm.weight", D_OUT),                                           \
+		VECTOR(unet_transformer, norm_bias, "norm.bias", D_OUT),                                               \
+		LOAD_ONE(unet_transformer, in, kind, "proj_in.weight", D_OUT, D_OUT),                                  \
+		VECTOR(unet_transformer, in_bias, "proj_in.bias", D_OUT),                                              \
+		LOAD_ONE(unet_transformer, out, kind, "proj_out.weight", D_OUT, D_OUT),                                \
+		VECTOR(unet_transformer, out_bias, "proj_out.bias", D_OUT),                                            \
+	}
+/* clang-format on */
+TRANSFORMER_TABLE(transformer_table, LOAD_CONV_LINEAR);
+TRANSFORMER_TABLE(linear_transformer_table, LOAD_LINEAR_1X1);
 
 static const struct load_entry block_table[] = {
 	BLOCK_VECTOR(norm1_weight, "norm1.weight", D_OUT),
@@ -70,14 +75,11 @@ static const struct load_entry sampler_table[] = {
 
 /* ---- loading ---- */
 
-enum status unet_load(struct unet_loader *l, const int64_t *dims, const char *prefix, const struct load_entry *table,
-	int n, void *base)
+enum status unet_load(const struct unet_loader *l, const int64_t *dims, const char *prefix,
+	const struct load_entry *table, int n, void *base)
 {
-	struct loader loader = { l->k, l->weights, dims };
+	const struct loader loader = { l->k, l->weights, dims };
 
-	for (int i = 0; i < n; i++)
-		for (int part = 0; part < LOAD_PARTS && table[i].part[part].name; part++)
-			l->loaded++;
 	return load_table(&loader, prefix, table, n, base);
 }
 
@@ -111,7 +113,8 @@ enum status unet_transformer_load(struct unet_loader *l, const char *prefix, int
 	if (!t->blocks)
 		return status_fail(STATUS_NO_MEMORY, "no memory for %lld transformer blocks", (long long)n_blocks);
 	t->n_blocks = n_blocks;
-	TRY(unet_load(l, dims, prefix, transformer_table, LOAD_COUNT(transformer_table), t));
+	TRY(unet_load(l, dims, prefix, l->linear ? linear_transformer_table : transformer_table,
+		LOAD_COUNT(transformer_table), t));
 	for (int64_t i = 0; i < n_blocks; i++) {
 		snprintf(name, sizeof name, "%stransformer_blocks.%lld.", prefix, (long long)i);
 		TRY(unet_load(l, dims, name, block_table, LOAD_COUNT(block_table), &t->blocks[i]));

@@ -20,14 +20,13 @@
 struct unet_loader {
 	struct kernels *k;
 	const struct weights *weights;
-	int64_t time;   /* width of the time embedding */
-	int64_t cross;  /* width of the text */
-	int64_t loaded; /* tensors read so far */
+	int64_t time;  /* width of the time embedding */
+	int64_t cross; /* width of the text */
+	bool linear;   /* what leads into and out of transformers is stored as matrices, not as convolutions */
 };
 
-/* load_table, counting. */
-enum status unet_load(struct unet_loader *l, const int64_t *dims, const char *prefix, const struct load_entry *table,
-	int n, void *base);
+enum status unet_load(const struct unet_loader *l, const int64_t *dims, const char *prefix,
+	const struct load_entry *table, int n, void *base);
 
 /* What running needs. */
 struct unet_pass {

@@ -183,6 +183,7 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	TRY(json_get_number(object, path, "freq_shift", 0, 1, &c->freq_shift));
 	c->cos_first = true;
 	TRY(json_get_bool(object, path, "flip_sin_to_cos", &c->cos_first));
+	TRY(json_get_bool(object, path, "use_linear_projection", &c->linear_projection));
 	TRY(read_levels(object, path, c));
 	return read_added(object, path, c);
 }

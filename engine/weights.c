@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@
 #include "engine/pickle.h"
 #include "engine/safetensors.h"
 #include "engine/stored.h"
+#include "engine/survey.h"
 
 enum { SHARDS_MAX = 1000 };
 
@@ -57,6 +59,8 @@ struct weights {
 	const struct lora_set *loras; /* NULL: none */
 	const char *part;             /* their name for it */
 	struct cache *cache;          /* may change in a const struct weights */
+	atomic_bool *read;            /* of each tensor; NULL: not noted */
+	struct survey *survey;        /* NULL: none */
 };
 
 static enum status fail_memory(const char *path)
@@ -507,7 +511,107 @@ enum status weights_open(const char *dir, struct weights **out)
 	return open_folder("", dir, out);
 }
 
-enum status weights_open_component(const struct component *c, struct weights **out)
+/* ---- names without values ---------------------------------------------------------------------------------------- */
+
+/* A tensor of which nothing but the name, or also the shape, is known. */
+static enum status add_name(struct weights *w, const char *name, const json_t *shape)
+{
+	struct stored_tensor *t = &w->tensor[w->count], named = { .dtype = DTYPE_BF16, .type = "BF16", .rank = -1 };
+
+	named.name = strdup(name);
+	if (!named.name)
+		return fail_memory(w->source);
+	named.count = 1;
+	if (json_is_array(shape) && json_array_size(shape) <= STORED_RANK_MAX) {
+		named.rank = (int)json_array_size(shape);
+		for (int i = 0; i < named.rank; i++)
+			named.dim[i] = json_integer_value(json_array_get(shape, (size_t)i));
+	}
+	*t = named;
+	w->count++;
+	return STATUS_OK;
+}
+
+/* Adds what a list of names has: {KEY: {name: anything}}, shapes being lists. */
+static enum status try_list(struct weights *w, const char *dir, const char *file, const char *key)
+{
+	struct bytes path = { 0 };
+	const json_t *names, *value;
+	json_t *root = NULL;
+	const char *name;
+	enum status status = bytes_print(&path, "%s/%s", dir, file);
+
+	if (status == STATUS_OK && w->count == 0 && access((char *)path.data, F_OK) == 0)
+		status = json_read_object((char *)path.data, &root);
+	bytes_free(&path);
+	names = json_object_get(root, key);
+	if (status == STATUS_OK && json_object_size(names) > 0) {
+		w->tensor = calloc(json_object_size(names), sizeof *w->tensor);
+		if (!w->tensor)
+			status = fail_memory(w->source);
+		json_object_foreach ((json_t *)names, name, value)
+			if (status == STATUS_OK)
+				status = add_name(w, name, value);
+	}
+	json_decref(root);
+	return status;
+}
+
+static enum status open_names(const char *dir, struct weights **out)
+{
+	static const char *const lists[][2] = { { "names.json", "tensors" },
+		{ "diffusion_pytorch_model.safetensors.index.json", "weight_map" },
+		{ "model.safetensors.index.json", "weight_map" } };
+	struct weights *w = NULL;
+	enum status status;
+
+	TRY(new_weights(dir, 1, &w));
+	w->file[0].path = strdup(dir);
+	status = w->file[0].path ? STATUS_OK : fail_memory(dir);
+	for (size_t i = 0; i < sizeof lists / sizeof lists[0] && status == STATUS_OK; i++)
+		status = try_list(w, dir, lists[i][0], lists[i][1]);
+	if (status != STATUS_OK) {
+		weights_close(w);
+		return status;
+	}
+	qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, compare_names);
+	*out = w;
+	return STATUS_OK;
+}
+
+static enum status survey_find(const struct weights *w, const char *name, int rank, const int64_t *dim)
+{
+	const struct stored_tensor *t = find_tensor(w, name);
+	struct survey_tensor found = { .name = (char *)name,
+		.rank = rank,
+		.stored_rank = t && t->rank <= TENSOR_RANK_MAX ? t->rank : -1,
+		.state = t          ? SURVEY_FITS
+			 : w->count ? SURVEY_MISSING
+				    : SURVEY_EXPECTED };
+
+	memcpy(found.dim, dim, (size_t)rank * sizeof *dim);
+	for (int i = 0; i < found.stored_rank; i++)
+		found.stored[i] = t->dim[i];
+	if (t && t->rank >= 0 && (t->rank != rank || memcmp(t->dim, dim, (size_t)rank * sizeof *dim) != 0))
+		found.state = SURVEY_SHAPE;
+	return survey_add(w->survey, &found);
+}
+
+static enum status survey_rest(const struct weights *w, const struct stored_tensor *t, bool passed)
+{
+	struct survey_tensor found = { .name = t->name,
+		.rank = t->rank <= TENSOR_RANK_MAX ? t->rank : -1,
+		.state = passed ? SURVEY_PASSED : SURVEY_UNUSED };
+
+	found.stored_rank = found.rank;
+	for (int i = 0; i < found.rank; i++)
+		found.dim[i] = found.stored[i] = t->dim[i];
+	return survey_add(w->survey, &found);
+}
+
+/* ---- components -------------------------------------------------------------------------------------------------- */
+
+static enum status open_files(const struct component *c, struct weights **out)
 {
 	struct weights *w = NULL;
 	struct stat st;
@@ -526,8 +630,51 @@ enum status weights_open_component(const struct component *c, struct weights **o
 		weights_close(w);
 		return status;
 	}
+	*out = w;
+	return STATUS_OK;
+}
+
+enum status weights_open_component(const struct component *c, struct weights **out)
+{
+	struct weights *w = NULL;
+	enum status status = open_files(c, &w);
+
+	if (status == STATUS_NO_MODEL && c->survey)
+		status = open_names(c->weights, &w);
+	TRY(status);
+	w->survey = c->survey;
+	w->read = calloc((size_t)w->count + 1, sizeof *w->read);
+	if (!w->read) {
+		weights_close(w);
+		return fail_memory(c->weights);
+	}
 	weights_add_lora(w, c->loras, c->name);
 	*out = w;
+	return STATUS_OK;
+}
+
+static bool begins_with_one(const char *name, const char *const *beginnings)
+{
+	for (; beginnings && *beginnings; beginnings++)
+		if (strncmp(name, *beginnings, strlen(*beginnings)) == 0)
+			return true;
+	return false;
+}
+
+enum status weights_check_read(const struct weights *w, const char *const *passed_over)
+{
+	for (int64_t i = 0; w->read && i < w->count; i++) {
+		const struct stored_tensor *t = &w->tensor[i];
+		bool passed = begins_with_one(t->name, passed_over);
+
+		if (atomic_load(&w->read[i]))
+			continue;
+		if (w->survey)
+			TRY(survey_rest(w, t, passed));
+		else if (!passed)
+			return status_fail(STATUS_CORRUPT, "%s: %s is no part of a model with this configuration",
+				w->file[t->file].path, t->name);
+	}
 	return STATUS_OK;
 }
 
@@ -606,6 +753,7 @@ void weights_close(struct weights *w)
 	if (w->cache)
 		pthread_mutex_destroy(&w->cache->lock);
 	free(w->cache);
+	free(w->read);
 	free(w->file);
 	free(w->source);
 	free(w);
@@ -673,6 +821,12 @@ enum status weights_find(const struct weights *w, const char *name, int rank, co
 	float *values = NULL;
 	const char *path;
 
+	if (t && w->read)
+		atomic_store(&w->read[t - w->tensor], true);
+	if (w->survey) {
+		*out = tensor_view(NULL, DTYPE_F32, rank, dim);
+		return survey_find(w, name, rank, dim);
+	}
 	if (!t)
 		return status_fail(STATUS_CORRUPT, "%s: tensor %s is missing", w->source, name);
 	path = w->file[t->file].path;
@@ -706,6 +860,13 @@ void weights_add_lora(struct weights *w, const struct lora_set *loras, const cha
 bool weights_has(const struct weights *w, const char *name)
 {
 	return find_tensor(w, name) != NULL;
+}
+
+int weights_rank(const struct weights *w, const char *name)
+{
+	const struct stored_tensor *t = find_tensor(w, name);
+
+	return t ? t->rank : -1;
 }
 
 bool weights_has_floats(const struct weights *w, const char *name)

@@ -33,11 +33,17 @@ enum status weights_open_component(const struct component *c, struct weights **o
 void weights_close(struct weights *w); /* NULL is allowed; views die */
 
 /* The view of tensor `name`, which must have this shape; rank 0: any.  Its dtype is F32, BF16 or F16.  Where the file
- * holds blocks, 8-bit floats or another order, values are computed, and die when the view is released. */
+ * holds blocks, 8-bit floats or another order, values are computed, and die when the view is released.  In a survey it
+ * has no data, and what is missing or of another shape is noted instead of refused. */
 enum status weights_find(const struct weights *w, const char *name, int rank, const int64_t *dim, struct tensor *out);
 /* The same for any shape and any dtype with a name in enum dtype (reading traces). */
 enum status weights_view(const struct weights *w, const char *name, struct tensor *out);
 bool weights_has(const struct weights *w, const char *name);
+int weights_rank(const struct weights *w, const char *name); /* -1: not there, or unknown (survey.h) */
+
+/* Of a component: refuses a tensor that weights_find was not asked for, since it belongs to another configuration, but
+ * for names with one of these beginnings; NULL ends the list. */
+enum status weights_check_read(const struct weights *w, const char *const *passed_over);
 
 /* t's values, in the order of its shape, where weights_find can give it. */
 void weights_floats(const struct weights *w, const char *name, float *out);

@@ -137,6 +137,11 @@ static const struct part_kind part_kinds[PART_COUNT] = {
 	[PART_VAE] = { "vae", "autoencoder", 1, part_open_autoencoder, part_close_autoencoder },
 };
 
+static enum status zimage_each_part(const struct model *m, part_visit *visit, void *context)
+{
+	return parts_each(m, part_kinds, PART_COUNT, visit, context);
+}
+
 static enum status read_parts(struct zimage *z, const struct model *m)
 {
 	char path[PATH_MAX + 64];
@@ -432,6 +437,7 @@ const struct family zimage_family = {
 	.describe = zimage_describe,
 	.resolve = zimage_resolve,
 	.apply_cfg = zimage_apply_cfg,
+	.each_part = zimage_each_part,
 	.open = zimage_open,
 	.close = zimage_close,
 	.encode = zimage_encode,

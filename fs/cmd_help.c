@@ -52,9 +52,12 @@ static const struct {
 		"to end, and\n"
 		"                    print the ratios; its lines \"stage NAME SECONDS\" are compared too\n" },
 	{ "models", "list the configured models",
-		"usage: promptfs models [NAME...]\n\n"
+		"usage: promptfs models [--dry-run] [NAME...]\n\n"
 		"Name, family, precision, size on disk, device, and what is wrong. Exits 1 when a model asked for "
-		"cannot be used.\n" },
+		"cannot be used.\n\n"
+		"  --dry-run         of each NAME or folder: every tensor that its configurations describe, and "
+		"whether the "
+		"files (or their index, or names.json) have it; no weights are needed\n" },
 	{ "cache", "look after finished pictures",
 		"usage: promptfs cache stat | ls | verify | gc [SIZE] | rm KEY... | pin KEY... | unpin KEY...\n\n"
 		"  stat              number and size of the results\n"

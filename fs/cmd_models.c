@@ -1,10 +1,11 @@
-/* promptfs models [NAME ...]: the configured models, and what is wrong with those that cannot be used. */
+/* promptfs models [--dry-run] [NAME ...]: the configured models, and what is wrong with those that cannot be used. */
 #include "fs/commands.h"
 
 #include <getopt.h>
 #include <string.h>
 
 #include "engine/family.h"
+#include "fs/dry_run.h"
 #include "kernels/kernels.h"
 
 static const char name[] = "models";
@@ -91,31 +92,59 @@ static int print_asked(const struct config *c, int count, char **names)
 	return code;
 }
 
+/* Models of the configuration, or folders. */
+static int dry_run(const struct config *c, int count, char **names)
+{
+	int code = 0;
+
+	for (int i = 0; i < count; i++) {
+		const struct config_model *m = config_find_model(c, names[i]);
+		struct model model;
+		enum status status = model_open(m ? m->path : names[i], m ? m->name : NULL, &model);
+
+		if (status == STATUS_OK)
+			status = dry_run_model(&model);
+		if (status != STATUS_OK)
+			code = command_fail(status);
+	}
+	return code;
+}
+
+static int list_models(const struct config *c, int count, char **names)
+{
+	char *by_option[1] = { (char *)c->default_model };
+
+	print_row("NAME", "FAMILY", "DTYPE", "SIZE", "DEVICE", "STATE");
+	if (count > 0)
+		return print_asked(c, count, names);
+	if (c->model_asked)
+		return print_asked(c, 1, by_option);
+	for (int i = 0; i < c->n_models; i++)
+		print_model(c, &c->models[i]);
+	return 0;
+}
+
 int cmd_models(int argc, char **argv)
 {
-	static const struct option none[] = { { 0 } };
+	static const struct option options[] = { { "dry-run", no_argument, NULL, 'n' }, { 0 } };
 	struct config config;
-	char *by_option[1];
+	bool dry = false;
 	int code = command_config(&argc, argv, &config), option;
 
 	if (code)
 		return code;
 	optind = 0;
 	opterr = 0;
-	option = getopt_long(argc, argv, ":", none, NULL);
-	if (option != -1) {
-		config_free(&config);
-		return command_bad_option(name, option, argv);
-	}
-	by_option[0] = config.default_model;
-	print_row("NAME", "FAMILY", "DTYPE", "SIZE", "DEVICE", "STATE");
-	if (argc > optind)
-		code = print_asked(&config, argc - optind, argv + optind);
-	else if (config.model_asked)
-		code = print_asked(&config, 1, by_option);
+	while ((option = getopt_long(argc, argv, ":", options, NULL)) == 'n')
+		dry = true;
+	if (option != -1)
+		code = command_bad_option(name, option, argv);
+	else if (dry && argc == optind)
+		code = command_usage(name, "--dry-run needs the folder of a model, or its name");
+	else if (dry)
+		code = dry_run(&config, argc - optind, argv + optind);
 	else
-		for (int i = 0; i < config.n_models; i++)
-			print_model(&config, &config.models[i]);
+		code = list_models(&config, argc - optind, argv + optind);
 	config_free(&config);
 	return command_finish() ? 1 : code;
 }

@@ -29,6 +29,20 @@ run models nope
 check "one that is not configured" has "$status $err" "1 promptfs: no model 'nope'"
 run models --model "$work/good/"
 check "by path: a name of its own" has "$out" "good-2 "
+run models --dry-run "$root/tests/reference/configs/stable-diffusion-v1-5"
+check "a dry run of configurations alone" is "$status $(echo "$out" | grep -c '^expected ') $(echo "$out" | tail -1)" \
+	"0 1022 stable-diffusion-v1-5: sd15, 1.032 billion parameters in all"
+check "... names and shapes" has "$out" "expected    unet/conv_in.weight [320, 4, 3, 3]"
+cp -r "$root/tests/reference/configs/stable-diffusion-v1-5" listed
+rm listed/*/names.json.gz
+echo '{ "tensors": { "conv_in.bias": [320], "conv_in.weight": [320, 4, 3], "other": [1] } }' >listed/unet/names.json
+run models --dry-run listed
+check "a list that differs: exit 1" is "$status $(echo "$out" | grep -c '^missing ')" "1 684"
+check "... by shape" has "$out" "other-shape unet/conv_in.weight [320, 4, 3, 3], stored as [320, 4, 3]"
+check "... by a name of no use" has "$out" "unused      unet/other [1]"
+check "... what to do" has "$err" "684 tensors missing, 1 of another shape, 1 of no use"
+run models --dry-run
+check "a dry run of nothing" is "$status" 2
 run generate -o a.png x
 check "the model's defaults" is "$status $(head -c 24 a.png | tail -c 8 | od -An -tu1 | tr -s ' ')" "0  0 0 0 32 0 0 0 48"
 printf 'x\nModel: empty' | "$program" generate -o b.png - 2>.err
