@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 
@@ -198,11 +199,11 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return STATUS_OK;
 }
 
-enum status autoencoder_config_read(const char *path, struct autoencoder_config *out)
+enum status autoencoder_config_read(const struct component *part, struct autoencoder_config *out)
 {
 	struct autoencoder_config c = { 0 };
 
-	TRY(json_read_with(path, read_config, &c));
+	TRY(derive_read_config(part, read_config, &c));
 	*out = c;
 	return STATUS_OK;
 }
@@ -269,7 +270,7 @@ static enum status load_all(struct autoencoder *a, const struct component *from)
 	int64_t dims[D_COUNT];
 	struct loader loader = { a->k, NULL, dims };
 
-	TRY(autoencoder_config_read(from->config, &a->config));
+	TRY(autoencoder_config_read(from, &a->config));
 	TRY(weights_open_component(from, &a->weights));
 	loader.weights = a->weights;
 	dims[D_ONE] = 1;

@@ -22,8 +22,7 @@ struct autoencoder_config {
 	int64_t sample_size; /* side of the pictures it was trained for */
 };
 
-/* path: its config.json. */
-enum status autoencoder_config_read(const char *path, struct autoencoder_config *out);
+enum status autoencoder_config_read(const struct component *part, struct autoencoder_config *out);
 
 struct autoencoder;
 enum status autoencoder_open(

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 #include "engine/token_table.h"
@@ -171,7 +172,7 @@ static enum status load(struct clip_text *c, const struct component *component)
 		"text_model.embeddings.position_ids", NULL };
 	char name[64];
 
-	TRY(json_read_with(component->config, read_config, &c->config));
+	TRY(derive_read_config(component, read_config, &c->config));
 	TRY(weights_open_component(component, &c->weights));
 	c->prefix = weights_has(c->weights, TOKENS) ? "" : "text_model.";
 	snprintf(name, sizeof name, "%s" TOKENS, c->prefix);

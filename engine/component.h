@@ -18,12 +18,12 @@ struct survey;
 struct component {
 	char name[32];                /* "text_encoder_2" */
 	char config[PATH_MAX];        /* its config.json */
-	char weights[PATH_MAX];       /* a folder, or one file */
+	char weights[PATH_MAX];       /* a folder, or one file; "": not found */
 	const struct lora_set *loras; /* changes of the weights; NULL: none */
 	struct survey *survey;        /* notes what is read instead of values (survey.h); NULL: values */
 };
 
-/* Pure: nothing is opened. */
+/* Nothing is opened, but for models without index, whose files are searched (derive.h). */
 enum status model_component(const struct model *m, const char *name, struct component *out);
 
 #endif

@@ -89,12 +89,12 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* Every folder of a model without an index. */
+/* The files of a folder without an index, and of those in it. */
 static enum status list_all(const char *root, struct files *f)
 {
 	DIR *dir = opendir(root);
 	struct dirent *entry;
-	enum status status = STATUS_OK;
+	enum status status = list_folder(root, ".", f);
 
 	if (!dir)
 		return status_fail(STATUS_IO, "%s: %s", root, strerror(errno));

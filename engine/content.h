@@ -1,7 +1,7 @@
 /* content: telling files apart, by what is in them (a hash) or by place, size and times (an identity, known at once).
  *
- * A path is a file, or a model's folder: its model_index.json and all that belongs to it (without one: what its folders
- * hold), wherever links lead.
+ * A path is a file, or a model's folder: its model_index.json and all that belongs to it (without one: what it and
+ * its folders hold), wherever links lead.
  *
  * Threads: no shared state.
  */

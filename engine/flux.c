@@ -12,6 +12,7 @@
 
 #include "engine/autoencoder.h"
 #include "engine/clip_text.h"
+#include "engine/derive.h"
 #include "engine/family.h"
 #include "engine/flux_transformer.h"
 #include "engine/parts.h"
@@ -49,9 +50,9 @@ static enum status read_configs(const struct model *m, struct flux_config *trans
 	struct component part;
 
 	TRY(model_component(m, "transformer", &part));
-	TRY(flux_config_read(part.config, transformer));
+	TRY(flux_config_read(&part, transformer));
 	TRY(model_component(m, "vae", &part));
-	TRY(autoencoder_config_read(part.config, vae));
+	TRY(autoencoder_config_read(&part, vae));
 	if (transformer->channels != vae->latent_channels)
 		return status_fail(STATUS_CORRUPT,
 			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
@@ -172,9 +173,9 @@ static enum status read_parts(struct flux *f, const struct model *m)
 	join(f->scheduler, sizeof f->scheduler, m->path, "scheduler/scheduler_config.json");
 	TRY(sampler_check(f->scheduler, "", 1));
 	join(path, sizeof path, m->path, "tokenizer");
-	TRY(tokenizer_open(path, &f->tokenizer));
+	TRY(derive_open_tokenizer(path, &f->tokenizer));
 	join(path, sizeof path, m->path, "tokenizer_2");
-	return tokenizer_open(path, &f->tokenizer_2);
+	return derive_open_tokenizer(path, &f->tokenizer_2);
 }
 
 static void flux_close(void *state)

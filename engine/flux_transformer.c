@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 
@@ -172,11 +173,11 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return read_axes(object, path, c);
 }
 
-enum status flux_config_read(const char *path, struct flux_config *out)
+enum status flux_config_read(const struct component *part, struct flux_config *out)
 {
 	struct flux_config c = { 0 };
 
-	TRY(json_read_with(path, read_config, &c));
+	TRY(derive_read_config(part, read_config, &c));
 	*out = c;
 	return STATUS_OK;
 }
@@ -235,7 +236,7 @@ static enum status open_weights(struct flux_transformer *t, const struct compone
 	struct weights *w;
 	enum status status;
 
-	TRY(flux_config_read(c->config, &t->config));
+	TRY(flux_config_read(c, &t->config));
 	t->doubles = calloc((size_t)t->config.layers + 1, sizeof *t->doubles);
 	t->singles = calloc((size_t)t->config.single_layers + 1, sizeof *t->singles);
 	if (!t->doubles || !t->singles)

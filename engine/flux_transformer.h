@@ -27,8 +27,7 @@ struct flux_config {
 	bool guidance;   /* it was distilled: guidance is one of its inputs */
 };
 
-/* path: its config.json. */
-enum status flux_config_read(const char *path, struct flux_config *out);
+enum status flux_config_read(const struct component *part, struct flux_config *out);
 
 struct flux_transformer;
 enum status flux_transformer_open(struct kernels *k, const struct component *c, struct flux_transformer **out);

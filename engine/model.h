@@ -6,6 +6,7 @@
 #define PROMPTFS_ENGINE_MODEL_H
 
 #include <limits.h>
+#include <stdbool.h>
 
 #include "engine/content.h"
 #include "engine/rng.h"
@@ -31,7 +32,7 @@ struct model_override {
 
 struct model {
 	char name[64];         /* as prompts say it; from the configuration, else the folder's name */
-	char path[PATH_MAX];   /* absolute */
+	char path[PATH_MAX];   /* absolute; of a file, or a folder without index, with a slash at its end (derive.h) */
 	char beside[PATH_MAX]; /* another folder that the model needs (a prior that lies apart); "": none */
 	const struct family *family;
 	struct model_defaults defaults;
@@ -43,8 +44,8 @@ struct model {
 	char hash[MODEL_HASH_LEN + 1];                       /* of the files' content; "" until model_hash_files */
 };
 
-/* Reads model_index.json and the configurations.  name may be NULL.  STATUS_NO_MODEL, STATUS_CORRUPT,
- * STATUS_UNSUPPORTED. */
+/* Reads model_index.json and the configurations, or derives them (derive.h).  name may be NULL.  STATUS_NO_MODEL,
+ * STATUS_CORRUPT, STATUS_UNSUPPORTED. */
 enum status model_open(const char *path, const char *name, struct model *out);
 
 /* Of every file that belongs to the model (content.h).  Links to a folder of the same content give the same hash. */
@@ -52,5 +53,6 @@ enum status model_hash_files(const struct model *m, char hash[MODEL_HASH_LEN + 1
 
 /* The file that gives the weights of a component; STATUS_INVALID when there are too many. */
 enum status model_set_override(struct model *m, const char *component, const char *path);
+bool model_overrides(const struct model *m, const char *component);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 #include "engine/token_table.h"
@@ -93,11 +94,11 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return STATUS_OK;
 }
 
-enum status qwen3_config_read(const char *path, struct qwen3_config *out)
+enum status qwen3_config_read(const struct component *part, struct qwen3_config *out)
 {
 	struct qwen3_config c = { 0 };
 
-	TRY(json_read_with(path, read_config, &c));
+	TRY(derive_read_config(part, read_config, &c));
 	*out = c;
 	return STATUS_OK;
 }
@@ -138,7 +139,7 @@ static enum status open_weights(struct qwen3 *q, const struct component *c)
 {
 	char name[64];
 
-	TRY(qwen3_config_read(c->config, &q->config));
+	TRY(qwen3_config_read(c, &q->config));
 	TRY(weights_open_component(c, &q->weights));
 	q->prefix = weights_has(q->weights, "embed_tokens.weight") ? "" : "model.";
 	snprintf(name, sizeof name, "%sembed_tokens.weight", q->prefix);

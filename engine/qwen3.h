@@ -15,8 +15,7 @@ struct qwen3_config {
 	double eps, rope_theta;
 };
 
-/* path: its config.json. */
-enum status qwen3_config_read(const char *path, struct qwen3_config *out);
+enum status qwen3_config_read(const struct component *part, struct qwen3_config *out);
 
 struct qwen3;
 enum status qwen3_open(struct kernels *k, const struct component *c, struct qwen3 **out);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/sampler_name.h"
 #include "engine/sampler_solver.h"
@@ -404,7 +405,7 @@ static enum status plan(const struct sampler_request *request, struct sampler *s
 	s->request = *request;
 	s->steps = request->steps;
 	if (request->config) {
-		TRY(json_read_with(request->config, read_config, &reading));
+		TRY(derive_read_file(request->config, read_config, &reading));
 	} else {
 		s->solver = find_solver("FlowMatchEulerDiscreteScheduler");
 		s->c = defaults_of(s->solver);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/autoencoder.h"
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/prompt_weights.h"
 #include "engine/png.h"
@@ -26,9 +27,9 @@ static enum status read_configs(
 	struct component part;
 
 	TRY(model_component(m, "vae", &part));
-	TRY(autoencoder_config_read(part.config, vae));
+	TRY(autoencoder_config_read(&part, vae));
 	TRY(model_component(m, "unet", &part));
-	TRY(unet_config_read(part.config, unet));
+	TRY(unet_config_read(&part, unet));
 	if (unet->in_channels == vae->latent_channels && unet->out_channels == vae->latent_channels &&
 		unet->text_time == kind->text_time)
 		return STATUS_OK;
@@ -133,10 +134,10 @@ static enum status read_model(struct sd *sd, const struct model *m)
 	TRY(sampler_check(sd->scheduler, "", STEPS_DEFAULT));
 	sd->zeros_for_empty = true;
 	snprintf(path, sizeof path, "%s/model_index.json", m->path);
-	TRY(json_read_with(path, read_index, &sd->zeros_for_empty));
+	TRY(derive_read_file(path, read_index, &sd->zeros_for_empty));
 	for (int i = 0; i < sd->kind->n_texts; i++) {
 		snprintf(path, sizeof path, "%s/%s", m->path, sd->kind->tokenizer[i]);
-		TRY(tokenizer_open(path, &sd->tokenizer[i]));
+		TRY(derive_open_tokenizer(path, &sd->tokenizer[i]));
 	}
 	return STATUS_OK;
 }

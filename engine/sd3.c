@@ -15,6 +15,7 @@
 #include "engine/autoencoder.h"
 #include "engine/clip_text.h"
 #include "engine/family.h"
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/parts.h"
 #include "engine/png.h"
@@ -61,9 +62,9 @@ static enum status read_configs(const struct model *m, struct sd3_config *transf
 	struct component part;
 
 	TRY(model_component(m, "transformer", &part));
-	TRY(sd3_config_read(part.config, transformer));
+	TRY(sd3_config_read(&part, transformer));
 	TRY(model_component(m, "vae", &part));
-	TRY(autoencoder_config_read(part.config, vae));
+	TRY(autoencoder_config_read(&part, vae));
 	if (transformer->channels != vae->latent_channels)
 		return status_fail(STATUS_CORRUPT,
 			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
@@ -208,11 +209,11 @@ static enum status read_index(const json_t *object, const char *path, void *out)
 static enum status count_parts(const struct model *m, int *n)
 {
 	char path[PATH_MAX + 64];
-	bool has_t5;
+	bool has_t5 = false;
 
 	snprintf(path, sizeof path, "%s/model_index.json", m->path);
-	TRY(json_read_with(path, read_index, &has_t5));
-	*n = has_t5 ? PART_COUNT : PART_T5;
+	TRY(derive_read_file(path, read_index, &has_t5));
+	*n = has_t5 || model_overrides(m, part_kinds[PART_T5].component) ? PART_COUNT : PART_T5;
 	return STATUS_OK;
 }
 
@@ -231,7 +232,7 @@ static enum status open_tokenizers(struct sd3 *s, const struct model *m)
 
 	for (int i = 0; i < (s->has_t5 ? ENCODERS : CLIPS); i++) {
 		snprintf(path, sizeof path, "%s/%s", m->path, names[i]);
-		TRY(tokenizer_open(path, &s->tokenizer[i]));
+		TRY(derive_open_tokenizer(path, &s->tokenizer[i]));
 	}
 	return STATUS_OK;
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 
@@ -199,11 +200,11 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return read_dual(object, path, c);
 }
 
-enum status sd3_config_read(const char *path, struct sd3_config *out)
+enum status sd3_config_read(const struct component *part, struct sd3_config *out)
 {
 	struct sd3_config c;
 
-	TRY(json_read_with(path, read_config, &c));
+	TRY(derive_read_config(part, read_config, &c));
 	*out = c;
 	return STATUS_OK;
 }
@@ -272,7 +273,7 @@ static enum status open_weights(struct sd3_transformer *t, const struct componen
 {
 	const struct sd3_config *c = &t->config;
 
-	TRY(sd3_config_read(part->config, &t->config));
+	TRY(sd3_config_read(part, &t->config));
 	t->blocks = calloc((size_t)c->layers, sizeof *t->blocks);
 	if (!t->blocks)
 		return status_fail(

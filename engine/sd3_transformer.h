@@ -30,8 +30,7 @@ struct sd3_config {
 	bool dual[SD3_LAYERS_MAX]; /* layers with a second attention, on the picture alone */
 };
 
-/* path: its config.json. */
-enum status sd3_config_read(const char *path, struct sd3_config *out);
+enum status sd3_config_read(const struct component *part, struct sd3_config *out);
 
 struct sd3_transformer;
 enum status sd3_transformer_open(struct kernels *k, const struct component *c, struct sd3_transformer **out);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/sd.h"
 
@@ -62,7 +63,7 @@ static enum status sdxl_describe(struct model *m)
 	bool edm = false;
 
 	snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", m->path);
-	TRY(json_read_with(path, read_edm, &edm));
+	TRY(derive_read_file(path, read_edm, &edm));
 	return sd_describe(&kind, m, edm ? 3 : 5);
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 #include "engine/token_table.h"
@@ -161,7 +162,7 @@ static enum status load(struct t5 *t, const struct component *c)
 	static const char *const unused[] = { SHARED, EMBED, "lm_head.weight", "decoder.", NULL };
 	const char *table;
 
-	TRY(json_read_with(c->config, read_config, &t->config));
+	TRY(derive_read_config(c, read_config, &t->config));
 	TRY(weights_open_component(c, &t->weights));
 	table = weights_has(t->weights, SHARED) ? SHARED : EMBED;
 	TRY(token_table_find(t->weights, table, t->config.vocab, t->config.width, &t->tokens));

@@ -152,7 +152,7 @@ static enum status load_all(struct unet *u, const struct component *from)
 {
 	struct unet_loader l = { .k = u->k };
 
-	TRY(unet_config_read(from->config, &u->config));
+	TRY(unet_config_read(from, &u->config));
 	TRY(weights_open_component(from, &u->weights));
 	u->time = 4 * u->config.level[0].channels;
 	l.weights = u->weights;

@@ -36,8 +36,7 @@ struct unet_config {
 	int64_t size_width, added_width; /* of one size's sinusoid; of all that is embedded */
 };
 
-/* path: its config.json. */
-enum status unet_config_read(const char *path, struct unet_config *out);
+enum status unet_config_read(const struct component *part, struct unet_config *out);
 
 struct unet;
 enum status unet_open(struct kernels *k, const struct component *c, struct unet **out);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 
 /* Keys that may be missing, null or false, or hold the one value that is computed. */
@@ -188,11 +189,11 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return read_added(object, path, c);
 }
 
-enum status unet_config_read(const char *path, struct unet_config *out)
+enum status unet_config_read(const struct component *part, struct unet_config *out)
 {
 	struct unet_config c = { 0 };
 
-	TRY(json_read_with(path, read_config, &c));
+	TRY(derive_read_config(part, read_config, &c));
 	*out = c;
 	return STATUS_OK;
 }

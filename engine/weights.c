@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "engine/bytes.h"
+#include "engine/derive.h"
 #include "engine/gguf.h"
 #include "engine/json.h"
 #include "engine/lora.h"
@@ -617,6 +618,8 @@ static enum status open_files(const struct component *c, struct weights **out)
 	struct stat st;
 	enum status status;
 
+	if (!*c->weights)
+		return derive_fail_missing(c);
 	if (stat(c->weights, &st) == 0 && !S_ISDIR(st.st_mode))
 		TRY(weights_open_file(c->weights, &w));
 	else

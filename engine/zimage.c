@@ -15,6 +15,7 @@
 
 #include "engine/autoencoder.h"
 #include "engine/family.h"
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/parts.h"
 #include "engine/png.h"
@@ -70,11 +71,11 @@ static enum status zimage_describe(struct model *m)
 	int side;
 
 	TRY(model_component(m, "transformer", &part));
-	TRY(zimage_config_read(part.config, &transformer));
+	TRY(zimage_config_read(&part, &transformer));
 	TRY(model_component(m, "vae", &part));
-	TRY(autoencoder_config_read(part.config, &vae));
+	TRY(autoencoder_config_read(&part, &vae));
 	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
-	TRY(json_read_with(path, read_shift, &shift));
+	TRY(derive_read_file(path, read_shift, &shift));
 	m->size_multiple = ZIMAGE_PATCH << (vae.n_blocks - 1);
 	m->size_max = smaller(
 		PNG_SIDE_MAX, m->size_multiple * (int64_t)smaller(transformer.axes_len[1], transformer.axes_len[2]));
@@ -150,9 +151,9 @@ static enum status read_parts(struct zimage *z, const struct model *m)
 	struct autoencoder_config vae;
 
 	TRY(model_component(m, "transformer", &part));
-	TRY(zimage_config_read(part.config, &transformer));
+	TRY(zimage_config_read(&part, &transformer));
 	TRY(model_component(m, "vae", &part));
-	TRY(autoencoder_config_read(part.config, &vae));
+	TRY(autoencoder_config_read(&part, &vae));
 	if (transformer.channels != vae.latent_channels)
 		return status_fail(STATUS_CORRUPT,
 			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
@@ -163,7 +164,7 @@ static enum status read_parts(struct zimage *z, const struct model *m)
 	join(z->scheduler, sizeof z->scheduler, m->path, "scheduler/scheduler_config.json");
 	TRY(sampler_check(z->scheduler, "", 1));
 	join(path, sizeof path, m->path, "tokenizer/tokenizer.json");
-	return tokenizer_open(path, &z->tokenizer);
+	return derive_open_tokenizer(path, &z->tokenizer);
 }
 
 static void zimage_close(void *state)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 
@@ -123,11 +124,11 @@ static enum status read_config(const json_t *object, const char *path, void *out
 	return STATUS_OK;
 }
 
-enum status zimage_config_read(const char *path, struct zimage_config *out)
+enum status zimage_config_read(const struct component *part, struct zimage_config *out)
 {
 	struct zimage_config c = { 0 };
 
-	TRY(json_read_with(path, read_config, &c));
+	TRY(derive_read_config(part, read_config, &c));
 	*out = c;
 	return STATUS_OK;
 }
@@ -176,7 +177,7 @@ static enum status open_weights(struct zimage_transformer *t, const struct compo
 	struct weights *w;
 	enum status status;
 
-	TRY(zimage_config_read(c->config, &t->config));
+	TRY(zimage_config_read(c, &t->config));
 	t->ffn = (int64_t)((double)t->config.dim / 3 * 8);
 	t->time_width = t->config.dim < TIME_WIDTH_MAX ? t->config.dim : TIME_WIDTH_MAX;
 	t->n_modulated = t->config.refiner_layers + t->config.layers;

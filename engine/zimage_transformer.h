@@ -26,8 +26,7 @@ struct zimage_config {
 
 enum { ZIMAGE_PATCH = 2, ZIMAGE_PAD = 32 };
 
-/* path: its config.json. */
-enum status zimage_config_read(const char *path, struct zimage_config *out);
+enum status zimage_config_read(const struct component *part, struct zimage_config *out);
 
 struct zimage_transformer;
 enum status zimage_transformer_open(struct kernels *k, const struct component *c, struct zimage_transformer **out);
