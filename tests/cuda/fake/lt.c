@@ -1,0 +1,251 @@
+/* lt: as much of cuBLASLt as kernels/cuda/lt.c asks for: products by columns, as its descriptors say them, with the rules
+ * that the library's documentation has for them.
+ */
+#include <cublasLt.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/kernels.h"
+
+struct how {
+	int32_t transposed;
+	uint32_t epilogue;
+	const void *bias;
+};
+
+struct layout {
+	cudaDataType_t type;
+	uint64_t rows, columns;
+	int64_t stride;
+};
+
+struct preference {
+	uint32_t align[4]; /* A, B, C, D */
+	size_t workspace;
+};
+
+/* What an algorithm promised to be called with. */
+struct algo {
+	uint32_t align[4];
+	int64_t k;
+};
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *out)
+{
+	*out = (cublasLtHandle_t)malloc(1);
+	return *out ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_ALLOC_FAILED;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
+{
+	free(handle);
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+size_t cublasLtGetVersion(void)
+{
+	return 1;
+}
+
+const char *cublasLtGetStatusString(cublasStatus_t status)
+{
+	return status == CUBLAS_STATUS_INVALID_VALUE ? "CUBLAS_STATUS_INVALID_VALUE" : "another status";
+}
+
+/* ---- descriptors */
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasComputeType_t compute, cudaDataType_t scale)
+{
+	struct how *how = calloc(1, sizeof *how);
+
+	how->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+	*out = (cublasLtMatmulDesc_t)how;
+	return compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS
+								    : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t how)
+{
+	free(how);
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(
+	cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t what, const void *value, size_t size)
+{
+	struct how *how = (struct how *)desc;
+	const struct {
+		cublasLtMatmulDescAttributes_t what;
+		void *at;
+		size_t size;
+	} known[] = { { CUBLASLT_MATMUL_DESC_TRANSA, &how->transposed, sizeof how->transposed },
+		{ CUBLASLT_MATMUL_DESC_EPILOGUE, &how->epilogue, sizeof how->epilogue },
+		{ CUBLASLT_MATMUL_DESC_BIAS_POINTER, &how->bias, sizeof how->bias } };
+
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (known[i].what == what && known[i].size == size) {
+			memcpy(known[i].at, value, size);
+			return CUBLAS_STATUS_SUCCESS;
+		}
+	return CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(
+	cublasLtMatrixLayout_t *out, cudaDataType type, uint64_t rows, uint64_t columns, int64_t stride)
+{
+	struct layout *layout = malloc(sizeof *layout);
+
+	*layout = (struct layout){ type, rows, columns, stride };
+	*out = (cublasLtMatrixLayout_t)layout;
+	return stride >= (int64_t)rows ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
+{
+	free(layout);
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *out)
+{
+	*out = (cublasLtMatmulPreference_t)calloc(1, sizeof(struct preference));
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference)
+{
+	free(preference);
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
+	cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t what, const void *value, size_t size)
+{
+	static const cublasLtMatmulPreferenceAttributes_t aligns[] = { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES };
+	struct preference *p = (struct preference *)preference;
+
+	if (what == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES && size == sizeof p->workspace) {
+		memcpy(&p->workspace, value, size);
+		return CUBLAS_STATUS_SUCCESS;
+	}
+	for (int i = 0; i < 4; i++)
+		if (aligns[i] == what && size == sizeof p->align[i]) {
+			memcpy(&p->align[i], value, size);
+			return CUBLAS_STATUS_SUCCESS;
+		}
+	return CUBLAS_STATUS_INVALID_VALUE;
+}
+
+/* ---- products */
+
+static size_t size_of(cudaDataType_t type)
+{
+	return type == CUDA_R_16BF ? 2 : 4;
+}
+
+static float value(const void *data, cudaDataType_t type, int64_t i)
+{
+	return type == CUDA_R_16BF ? bf16_to_f32(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+}
+
+static void put(void *data, cudaDataType_t type, int64_t i, float x)
+{
+	if (type == CUDA_R_16BF)
+		((uint16_t *)data)[i] = bf16_from_f32(x);
+	else
+		((float *)data)[i] = x;
+}
+
+/* Shapes and types that go together. */
+static cublasStatus_t check(const struct how *how, const struct layout *a, const struct layout *b,
+	const struct layout *c, const struct layout *d)
+{
+	const bool shapes = how->transposed == CUBLAS_OP_T && a->rows == b->rows && d->rows == a->columns &&
+			    d->columns == b->columns && c->rows == d->rows && c->columns == d->columns;
+	const bool types = a->type == b->type && c->type == d->type &&
+			   (a->type == CUDA_R_16BF || (a->type == CUDA_R_32F && d->type == CUDA_R_32F));
+
+	if (!shapes)
+		return CUBLAS_STATUS_INVALID_VALUE;
+	return types ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
+	cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+	cublasLtMatmulPreference_t preference, int wanted, cublasLtMatmulHeuristicResult_t *out, int *found)
+{
+	const struct preference *p = (const struct preference *)preference;
+	cublasStatus_t status = check((const struct how *)how, (const struct layout *)a, (const struct layout *)b,
+		(const struct layout *)c, (const struct layout *)d);
+	struct algo algo = { .k = (int64_t)((const struct layout *)a)->rows };
+
+	*found = 0;
+	if (status)
+		return status;
+	memcpy(algo.align, p->align, sizeof algo.align);
+	for (int i = 0; i < 2 && i < wanted; i++) {
+		memset(&out[i], 0, sizeof out[i]);
+		memcpy(&out[i].algo, &algo, sizeof algo);
+		out[i].workspaceSize = p->workspace;
+		*found = i + 1;
+	}
+	return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t how, cublasLtMatrixLayout_t a,
+	cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
+	cublasLtMatmulHeuristicResult_t *out)
+{
+	memset(out, 0, sizeof *out);
+	return check((const struct how *)how, (const struct layout *)a, (const struct layout *)b,
+		(const struct layout *)c, (const struct layout *)d);
+}
+
+static float gelu_tanh(float x)
+{
+	return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+static bool aligned(const void *data, uint32_t to)
+{
+	return to && (uintptr_t)data % to == 0;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
+	cublasLtMatrixLayout_t a_desc, const void *b, cublasLtMatrixLayout_t b_desc, const void *beta, const void *c,
+	cublasLtMatrixLayout_t c_desc, void *d, cublasLtMatrixLayout_t d_desc, const cublasLtMatmulAlgo_t *chosen,
+	void *workspace, size_t workspace_size, cudaStream_t stream)
+{
+	const struct how *how = (const struct how *)desc;
+	const struct layout *la = (const struct layout *)a_desc, *lb = (const struct layout *)b_desc,
+			    *ld = (const struct layout *)d_desc;
+	const float scale = *(const float *)alpha, keep = *(const float *)beta;
+	const bool gelu = how->epilogue & CUBLASLT_EPILOGUE_GELU, bias = how->epilogue & CUBLASLT_EPILOGUE_BIAS;
+	cublasStatus_t status = check(how, la, lb, (const struct layout *)c_desc, ld);
+	struct algo algo;
+
+	memcpy(&algo, chosen, sizeof algo);
+	if (status)
+		return status;
+	if (algo.k != (int64_t)la->rows || !aligned(a, algo.align[0]) || !aligned(b, algo.align[1]) ||
+		!aligned(c, algo.align[2]) || (bias && !aligned(how->bias, (uint32_t)size_of(ld->type))))
+		return CUBLAS_STATUS_INVALID_VALUE;
+	memset(workspace, 0xee, workspace_size);
+	for (int64_t j = 0; j < (int64_t)ld->columns; j++)
+		for (int64_t i = 0; i < (int64_t)ld->rows; i++) {
+			const int64_t at = j * ld->stride + i;
+			double sum = 0;
+
+			for (int64_t k = 0; k < (int64_t)la->rows; k++)
+				sum += (double)value(a, la->type, i * la->stride + k) *
+				       (double)value(b, lb->type, j * lb->stride + k);
+			sum = (double)scale * sum + (keep != 0 ? (double)(keep * value(c, ld->type, at)) : 0);
+			if (bias)
+				sum += (double)value(how->bias, ld->type, i);
+			put(d, ld->type, at, gelu ? gelu_tanh((float)sum) : (float)sum);
+		}
+	return CUBLAS_STATUS_SUCCESS;
+}
