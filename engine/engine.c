@@ -12,15 +12,27 @@
 
 /* Weights stay loaded together while they take at most this share of memory; the rest is for activations and others. */
 static const double RESIDENT_SHARE = 0.4, LIMIT_SHARE = 0.95;
+/* Of a device with memory of its own: the libraries' workspaces and what lies between allocations. */
+static const uint64_t DEVICE_RESERVE = (uint64_t)512 << 20;
+
+enum { PLANS_MAX = 8 };
 
 struct engine {
 	struct kernels *k;
 	struct arena *arena;
 	struct memory_budget memory;
+	bool together; /* of the job under way */
+	struct planned {
+		char job[160];  /* what decides the memory of a job */
+		bool together;  /* all parts of its model stay in memory */
+		uint64_t bytes; /* the most it holds then */
+	} planned[PLANS_MAX];   /* the last ones */
+	int n_planned;          /* in all */
 	int n_loaded;
 	struct loaded {
 		struct model model;
 		void *state;         /* of its family */
+		bool together;       /* all its parts may be in memory at once; of a device with memory of its own */
 	} loaded[ENGINE_MODELS_MAX]; /* the last used first */
 };
 
@@ -46,19 +58,36 @@ static uint64_t physical_memory(void)
 	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* What the device has, or what the user lets it have.  On a device of its own memory, what is free now counts: other
+ * programs are there too. */
+static enum status set_budget(struct engine *e, uint64_t limit)
+{
+	uint64_t memory = (uint64_t)((double)physical_memory() * LIMIT_SHARE), free, total;
+
+	if (kernels_own_memory(e->k)) {
+		TRY(kernels_free_memory(e->k, &free, &total));
+		memory = (uint64_t)((double)free * LIMIT_SHARE);
+		kernels_limit_memory(e->k, limit);
+	}
+	if (limit && (limit < memory || !kernels_own_memory(e->k)))
+		memory = limit;
+	e->memory = (struct memory_budget){ .resident = (uint64_t)((double)memory * RESIDENT_SHARE), .limit = memory };
+	return STATUS_OK;
+}
+
 enum status engine_open(const struct engine_options *options, struct engine **out)
 {
 	struct engine *e = calloc(1, sizeof *e);
-	uint64_t memory =
-		options->memory_limit ? options->memory_limit : (uint64_t)((double)physical_memory() * LIMIT_SHARE);
 	enum status status;
 
 	if (!e)
 		return status_fail(STATUS_NO_MEMORY, "no memory for an engine");
-	e->memory = (struct memory_budget){ .resident = (uint64_t)((double)memory * RESIDENT_SHARE), .limit = memory };
 	status = kernels_open(options->device, options->dtype, options->threads, &e->k);
 	if (status == STATUS_OK)
-		status = arena_open(e->k, physical_memory(), &e->arena); /* address space only */
+		status = set_budget(e, options->memory_limit);
+	if (status == STATUS_OK)
+		status = arena_open(e->k, kernels_own_memory(e->k) ? e->memory.limit : physical_memory(),
+			&e->arena); /* addresses only */
 	if (status != STATUS_OK) {
 		engine_close(e);
 		return status;
@@ -99,6 +128,11 @@ void engine_close(struct engine *e)
 const char *engine_device(const struct engine *e)
 {
 	return kernels_device(e->k);
+}
+
+const char *engine_about(const struct engine *e)
+{
+	return kernels_about(e->k);
 }
 
 enum dtype engine_dtype(const struct engine *e)
@@ -149,8 +183,9 @@ static uint64_t held_by(const struct engine *e, int n)
 /* Takes those away that were not used for longest until the new one has room beside the others, or is alone. */
 static void make_room(struct engine *e, const struct model *m)
 {
-	while (e->n_loaded > 0 &&
-		(e->n_loaded == ENGINE_MODELS_MAX || held_by(e, e->n_loaded) + bytes_of(e, m) > e->memory.resident))
+	const uint64_t room = kernels_own_memory(e->k) ? e->memory.limit : e->memory.resident; /* there, see plan */
+
+	while (e->n_loaded > 0 && (e->n_loaded == ENGINE_MODELS_MAX || held_by(e, e->n_loaded) + bytes_of(e, m) > room))
 		unload(e, e->n_loaded - 1);
 }
 
@@ -163,6 +198,9 @@ static enum status load(struct engine *e, const struct model *m)
 	make_room(e, m);
 	held = held_by(e, e->n_loaded);
 	budget = (struct memory_budget){ .resident = e->memory.resident - held, .limit = e->memory.limit - held };
+	if (kernels_own_memory(e->k))
+		budget.resident = e->together ? UINT64_MAX : 0;
+	fresh.together = e->together;
 	TRY(m->family->open(m, e->k, &budget, &fresh.state));
 	e->loaded[e->n_loaded++] = fresh;
 	return STATUS_OK;
@@ -275,6 +313,7 @@ static enum status denoise(
 		&prediction));
 	for (int call = 0; call < sampler_calls(s); call++) {
 		TRY(begin(p, STAGE_STEP, call));
+		TRY(kernels_pace(run->k));
 		TRY(sampler_input(s, call, latents, scaled));
 		TRY(e->loaded[0].model.family->predict(e->loaded[0].state, run, s, call, scaled, prediction));
 		TRY(trace_tensor(run->trace, run->k, prediction, "noise_pred.%d", call));
@@ -334,10 +373,11 @@ static enum status encode_png(struct engine *e, struct run *run, struct tensor p
 	return status;
 }
 
-static enum status paint(struct engine *e, struct run *run, struct progress *p, struct bytes *png)
+/* From the recipe to a picture in the device's memory. */
+static enum status compute(struct engine *e, struct run *run, struct progress *p, struct tensor *picture)
 {
 	const struct family *family = p->job->model->family;
-	struct tensor latents, picture;
+	struct tensor latents;
 
 	TRY(need_model(e, p->job));
 	TRY(begin(p, STAGE_TEXT, 0));
@@ -345,8 +385,114 @@ static enum status paint(struct engine *e, struct run *run, struct progress *p, 
 	TRY(sample(e, run, p, &latents));
 	TRY(check_finite(e, latents, "latents"));
 	TRY(begin(p, STAGE_DECODE, 0));
-	TRY(family->decode(e->loaded[0].state, run, latents, &picture));
-	TRY(check_finite(e, picture, "decoded pixels"));
+	TRY(family->decode(e->loaded[0].state, run, latents, picture));
+	return check_finite(e, *picture, "decoded pixels");
+}
+
+/* ---- the plan of a job on a device with memory of its own ----------------------------------------------------------
+ */
+
+/* The most that the job would hold, by doing it without computing: with all parts of the model in memory together, or
+ * with those of one turn alone. */
+static enum status measure(const struct engine *e, const struct engine_job *job, bool together, uint64_t *out)
+{
+	struct engine dry = { .memory = e->memory, .together = together };
+	struct engine_job quiet = { .model = job->model, .recipe = job->recipe };
+	struct run run = { .recipe = job->recipe };
+	struct progress progress = { .job = &quiet, .run = &run, .since = run_clock() };
+	struct tensor picture;
+	enum status status;
+
+	TRY(kernels_open_dry(e->k, &dry.k));
+	status = arena_open(dry.k, physical_memory(), &dry.arena);
+	run.k = dry.k;
+	run.arena = dry.arena;
+	rng_seed(&run.rng, job->recipe->rng, job->recipe->seed);
+	if (status == STATUS_OK) {
+		dry.memory.resident = together ? UINT64_MAX : 0;
+		status = compute(&dry, &run, &progress, &picture);
+	}
+	if (status == STATUS_OK)
+		*out = kernels_memory_peak(dry.k);
+	engine_unload(&dry, NULL);
+	arena_close(dry.arena);
+	kernels_close(dry.k);
+	return status;
+}
+
+static enum status make_plan(const struct engine *e, const struct engine_job *job, struct planned *out)
+{
+	const uint64_t room = e->memory.limit > DEVICE_RESERVE ? e->memory.limit - DEVICE_RESERVE : 0;
+	uint64_t all;
+
+	TRY(measure(e, job, true, &all));
+	out->together = all <= room;
+	out->bytes = all;
+	if (!out->together)
+		TRY(measure(e, job, false, &out->bytes));
+	if (out->bytes <= room)
+		return STATUS_OK;
+	return status_fail(STATUS_NO_MEMORY,
+		"%s: a picture of %d x %d takes %.2f GB of %s in %s, or %.2f GB with the parts of the model in memory "
+		"by "
+		"turns; there are %.2f GB (a smaller size, a smaller --dtype or a higher memory limit helps)",
+		job->model->path, job->recipe->width, job->recipe->height, (double)(all + DEVICE_RESERVE) / 1e9,
+		engine_device(e), dtype_name(kernels_weight_dtype(e->k)), (double)(out->bytes + DEVICE_RESERVE) / 1e9,
+		(double)e->memory.limit / 1e9);
+}
+
+/* The plan of an equal job, if one of the last was equal, or a new one. */
+static enum status find_plan(struct engine *e, const struct engine_job *job, struct planned *out)
+{
+	const struct recipe *r = job->recipe;
+
+	*out = (struct planned){ 0 };
+	snprintf(out->job, sizeof out->job, "%s %d x %d, %zu + %zu bytes of words, %d loras, %d sets",
+		job->model->identity, r->width, r->height, strlen(r->prompt), r->negative ? strlen(r->negative) : 0,
+		r->n_loras, r->n_sets);
+	for (int i = 0; i < PLANS_MAX; i++)
+		if (strcmp(e->planned[i].job, out->job) == 0) {
+			*out = e->planned[i];
+			return STATUS_OK;
+		}
+	TRY(make_plan(e, job, out));
+	e->planned[e->n_planned++ % PLANS_MAX] = *out;
+	return STATUS_OK;
+}
+
+/* Other models go where the job has no room beside them, and its own where its parts may no longer be together. */
+static enum status plan(struct engine *e, const struct engine_job *job)
+{
+	const char *own = job->model->identity;
+	uint64_t others = 0;
+	struct planned p;
+
+	if (!kernels_own_memory(e->k))
+		return STATUS_OK;
+	TRY(find_plan(e, job, &p));
+	e->together = p.together;
+	for (int i = 0; i < e->n_loaded; i++)
+		others += strcmp(e->loaded[i].model.identity, own) == 0 ? 0 : bytes_of(e, &e->loaded[i].model);
+	for (int i = e->n_loaded - 1; i >= 0; i--) {
+		const uint64_t bytes = bytes_of(e, &e->loaded[i].model);
+
+		if (strcmp(e->loaded[i].model.identity, own) == 0) {
+			if (e->loaded[i].together && !p.together)
+				unload(e, i);
+		} else if (others + p.bytes + DEVICE_RESERVE > e->memory.limit) {
+			unload(e, i);
+			others -= bytes;
+		}
+	}
+	return STATUS_OK;
+}
+
+static enum status paint(struct engine *e, struct run *run, struct progress *p, struct bytes *png)
+{
+	struct tensor picture;
+
+	TRY(plan(e, p->job));
+	TRY(compute(e, run, p, &picture));
 	TRY(trace_picture(run->trace, run->k, picture, "decoded"));
 	TRY(begin(p, STAGE_PNG, 0));
 	return encode_png(e, run, picture, png);

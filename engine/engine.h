@@ -55,6 +55,7 @@ struct engine_job {
 enum status engine_open(const struct engine_options *options, struct engine **out);
 void engine_close(struct engine *e); /* NULL is allowed */
 const char *engine_device(const struct engine *e);
+const char *engine_about(const struct engine *e); /* kernels_about */
 enum dtype engine_dtype(const struct engine *e); /* what keys say: F32, BF16, or I8 or F8_E4M3 of the weights */
 
 /* Loads what the model needs (nothing that is loaded already) and appends the bare PNG (png.h) to *png. */

@@ -260,7 +260,10 @@ static enum status open_engine(struct generation *g)
 		.memory_limit = g->config.memory_limit };
 
 	TRY(config_dtype(*g->where->dtype ? g->where->dtype : g->config.dtype, &o.dtype));
-	return engine_open(&o, &g->engine);
+	TRY(engine_open(&o, &g->engine));
+	if (*engine_about(g->engine))
+		log_info("device %s: %s", engine_device(g->engine), engine_about(g->engine));
+	return STATUS_OK;
 }
 
 /* Without a cache the picture is made all the same. */

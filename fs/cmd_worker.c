@@ -183,8 +183,8 @@ static enum status serve_hello(struct serving *s, const json_t *body)
 	options.memory_limit = (uint64_t)json_integer_value(json_object_get(body, "memory_limit"));
 	TRY(engine_open(&options, &s->engine));
 	return reply(s,
-		json_pack("{s:s, s:s, s:s}", "kind", "ready", "device", engine_device(s->engine), "dtype",
-			dtype_name(engine_dtype(s->engine))),
+		json_pack("{s:s, s:s, s:o, s:s}", "kind", "ready", "device", engine_device(s->engine), "about",
+			text_value(engine_about(s->engine)), "dtype", dtype_name(engine_dtype(s->engine))),
 		-1);
 }
 
@@ -313,7 +313,8 @@ static const struct {
 	{ "cancel", serve_cancel, true },
 };
 
-/* False when the request is unknown. */
+/* False when the request is unknown, and when the device failed: it may be lost to this process, and the daemon starts
+ * another one. */
 static bool serve(struct serving *s, const json_t *body)
 {
 	const char *kind = json_string_value(json_object_get(body, "kind"));
@@ -330,7 +331,7 @@ static bool serve(struct serving *s, const json_t *body)
 	status = requests[i].serve(s, body);
 	if (status != STATUS_OK)
 		reply_failed(s, status);
-	return true;
+	return status != STATUS_DEVICE;
 }
 
 /* ---- the process */

@@ -331,6 +331,9 @@ static void note_ready(struct instance *in, const struct wire_reply *reply)
 
 	in->dtype = reply->dtype;
 	pthread_mutex_lock(&p->jobs->mu);
+	if (*reply->about && strcmp(p->about, reply->about) != 0)
+		log_info("device %s: %s", reply->device, reply->about);
+	memcpy(p->about, reply->about, sizeof p->about);
 	memcpy(p->device_found, reply->device, sizeof p->device_found);
 	p->dtype_found = reply->dtype;
 	pthread_mutex_unlock(&p->jobs->mu);

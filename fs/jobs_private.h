@@ -81,6 +81,7 @@ struct pool {
 	char device[DEVICE_LEN], dtype[DTYPE_LEN]; /* as configured: "auto", "" */
 	/* guarded by jobs.mu */
 	char device_found[DEVICE_LEN]; /* as a worker said; "" before */
+	char about[192];               /* and the device in words */
 	enum dtype dtype_found;        /* as configured or as a worker said; DTYPE_OTHER: not known yet */
 	struct queue queue;
 	struct instance *instances;

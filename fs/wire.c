@@ -435,6 +435,9 @@ static enum status read_ready(const json_t *body, struct wire_reply *out)
 
 	TRY(read_text(body, "device", out->device, sizeof out->device));
 	TRY(read_text(body, "dtype", dtype, sizeof dtype));
+	out->about[0] = '\0';
+	if (json_object_get(body, "about"))
+		TRY(read_text(body, "about", out->about, sizeof out->about));
 	out->dtype = wire_find_dtype(dtype);
 	if (out->dtype == DTYPE_OTHER)
 		return wrong("dtype");

@@ -61,6 +61,7 @@ struct wire_reply {
 	enum wire_kind kind;
 	uint64_t id;
 	char device[32];                 /* WIRE_READY */
+	char about[192];                 /* WIRE_READY: the device in words, or why it is the cpu; may be "" */
 	enum dtype dtype;                /* WIRE_READY: not DTYPE_OTHER */
 	char hash[MODEL_HASH_LEN + 1];   /* WIRE_HASHED */
 	struct engine_progress progress; /* WIRE_PROGRESS; WIRE_DONE: the seconds and loras */

@@ -67,8 +67,8 @@ struct backend {
 
 	/* Matrices and convolution kernels: begin sets data, len and layout; then every row [k * kernel * kernel] comes
 	 * once, in order, in blocks of k->dtype in host memory, whatever w->dtype is: to 8 bits the backend brings
-	 * them.  `first` is a multiple of PACK_ROWS for matrices; the rows of a convolution come in one block.  A
-	 * failed pack is ended by weight_free. */
+	 * them.  Where pack_rows is NULL, sources are not read at all.  `first` is a multiple of PACK_ROWS for
+	 * matrices; the rows of a convolution come in one block.  A failed pack is ended by weight_free. */
 	enum status (*pack_begin)(struct kernels *k, struct weight *w);
 	enum status (*pack_rows)(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows);
 	void (*pack_free)(struct kernels *k, struct weight *w); /* frees layout */

@@ -113,6 +113,9 @@ void kernels_list(char *out, size_t size);
  * The limit is kept by the device's memory functions: STATUS_NO_MEMORY with the figures. */
 bool kernels_own_memory(const struct kernels *k);
 enum status kernels_free_memory(struct kernels *k, uint64_t *free, uint64_t *total);
+/* A handle that computes nothing and reads no weights, but takes memory as `like` would: kernels_memory_peak says how
+ * much.  It has the device's name; results are mostly zeros, and all are finite. */
+enum status kernels_open_dry(const struct kernels *like, struct kernels **out);
 void kernels_limit_memory(struct kernels *k, uint64_t bytes); /* 0: no limit of ours */
 
 /* Operations may run later than they are called, in order.  Whoever asks for results waits for them (download, to_rgb8,

@@ -133,7 +133,7 @@ static enum status pack_linear(
 	status = memory_map(k, staging_len, &staging);
 	if (status == STATUS_OK)
 		status = k->backend->pack_begin(k, w);
-	if (status == STATUS_OK)
+	if (status == STATUS_OK && k->backend->pack_rows)
 		status = pack_parts(k, w, parts, staging);
 	memory_unmap(k, staging, staging_len);
 	kernels_hold(k, w->len, 0);
@@ -174,7 +174,7 @@ enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, st
 	status = memory_map(k, staging_len, &staging);
 	if (status == STATUS_OK)
 		status = k->backend->pack_begin(k, w);
-	if (status == STATUS_OK)
+	if (status == STATUS_OK && k->backend->pack_rows)
 		status = pack_block(k, w, source, 0, w->n, 0, staging);
 	memory_unmap(k, staging, staging_len);
 	kernels_hold(k, w->len, 0);
@@ -188,9 +188,10 @@ enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, st
 static enum status fill_table(struct kernels *k, struct weight *w, const struct tensor *source, void *staging)
 {
 	const int64_t rows = source->rank == 2 ? source->dim[0] : 1, row_len = tensor_count(source) / rows;
-	const void *values;
+	const void *values = NULL;
 
-	TRY(stage(source, row_len, 0, rows, DTYPE_F32, staging, &values));
+	if (k->backend->pack_rows)
+		TRY(stage(source, row_len, 0, rows, DTYPE_F32, staging, &values));
 	TRY(k->backend->map(k, (size_t)tensor_count(source) * sizeof(float), &w->data));
 	w->len = (size_t)tensor_count(source) * sizeof(float);
 	w->table = tensor_view(w->data, DTYPE_F32, source->rank, source->dim);

@@ -68,7 +68,8 @@ static float at(const void *data, int64_t i)
 
 /* ---- convolutions */
 
-static double conv_place(const struct graph_conv *s, const void *x, const void *w, int64_t row, int64_t column, int64_t out)
+static double conv_place(
+	const struct graph_conv *s, const void *x, const void *w, int64_t row, int64_t column, int64_t out)
 {
 	const int64_t side = s->kernel;
 	double sum = 0;
@@ -122,8 +123,8 @@ static double score_row(const struct graph_attention *s, void *const *of, int64_
 			       (double)at(of[GRAPH_K], key * s->k_row + kv * s->k_head + i);
 		scores[key] = dot * (double)*(const float *)of[GRAPH_SCALE];
 		if (s->bias_heads)
-			scores[key] += (double)((const float *)
-					of[GRAPH_BIAS])[bias_head * s->bias_head + row * s->bias_row + key];
+			scores[key] += (double)((
+				const float *)of[GRAPH_BIAS])[bias_head * s->bias_head + row * s->bias_row + key];
 		if (s->causal && key > row)
 			scores[key] = (double)*(const float *)of[GRAPH_MINUS];
 		most = fmax(most, scores[key]);
@@ -155,8 +156,8 @@ static void run_attention(const struct graph_attention *s, void *const *of)
 	free(scores);
 }
 
-cudnnStatus_t graph_run(cudnnHandle_t handle, const struct graph_plan *plan, int n, const int64_t *names, void **data,
-	void *workspace)
+cudnnStatus_t graph_run(
+	cudnnHandle_t handle, const struct graph_plan *plan, int n, const int64_t *names, void **data, void *workspace)
 {
 	const struct plan *p = plan->plan;
 	void *of[GRAPH_OUT + 1] = { NULL };

@@ -1,5 +1,5 @@
-/* lt: as much of cuBLASLt as kernels/cuda/lt.c asks for: products by columns, as its descriptors say them, with the rules
- * that the library's documentation has for them.
+/* lt: as much of cuBLASLt as kernels/cuda/lt.c asks for: products by columns, as its descriptors say them, with the
+ * rules that the library's documentation has for them.
  */
 #include <cublasLt.h>
 #include <math.h>
@@ -119,8 +119,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 	return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(
-	cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t what, const void *value, size_t size)
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+	cublasLtMatmulPreferenceAttributes_t what, const void *value, size_t size)
 {
 	static const cublasLtMatmulPreferenceAttributes_t aligns[] = { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
 		CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,

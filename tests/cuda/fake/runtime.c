@@ -1,8 +1,8 @@
 /* runtime: as much of CUDA's runtime and driver as kernels/cuda asks for, with host memory for a device's, so that the
  * whole backend runs where there is no GPU.  Everything is done when it is called.
  *
- * FAKE_CUDA_MEMORY: MiB of the device (default 4096).  FAKE_CUDA_LOST: after so many waits the device is lost: that wait
- * and every call after it fails.  FAKE_CUDA_DEVICES: how many there are (default 1).
+ * FAKE_CUDA_MEMORY: MiB of the device (default 4096).  FAKE_CUDA_LOST: after so many waits the device is lost: that
+ * wait and every call after it fails.  FAKE_CUDA_DEVICES: how many there are (default 1).
  */
 #include <cuda.h>
 #include <cuda_runtime_api.h>
@@ -246,7 +246,8 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle chunk)
 	return CUDA_SUCCESS;
 }
 
-CUresult cuMemMap(CUdeviceptr at, size_t len, size_t offset, CUmemGenericAllocationHandle chunk, unsigned long long flags)
+CUresult cuMemMap(
+	CUdeviceptr at, size_t len, size_t offset, CUmemGenericAllocationHandle chunk, unsigned long long flags)
 {
 	return len == chunk ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
