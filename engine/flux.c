@@ -17,6 +17,7 @@
 #include "engine/flux_transformer.h"
 #include "engine/parts.h"
 #include "engine/png.h"
+#include "engine/prompt_weights.h"
 #include "engine/settings.h"
 #include "engine/t5.h"
 #include "engine/text.h"
@@ -93,6 +94,7 @@ static const struct setting settings[] = {
 	{ "max_sequence_length", SETTING_INT, 1, TOKENS_MAX },
 	{ "negative_prompt_2", SETTING_TEXT, 0, 0 },
 	{ "prompt_2", SETTING_TEXT, 0, 0 },
+	{ PROMPT_WEIGHTS_SETTING, SETTING_TEXT, 0, 0 },
 	{ "text_encoder_2_file", SETTING_FILE, 0, 0 },
 	{ "text_encoder_file", SETTING_FILE, 0, 0 },
 	{ "transformer_file", SETTING_FILE, 0, 0 },
@@ -119,7 +121,7 @@ static enum status flux_resolve(const struct model *m, struct recipe *r)
 	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "FLUX"));
-	return STATUS_OK;
+	return prompt_weights_check(r);
 }
 
 /* A1111's CFG scale guides for real; what the network was distilled for is the Distilled CFG Scale. */
@@ -230,20 +232,23 @@ static const char *prompt_of(const struct recipe *r, int which, int encoder)
 	return encoder == 0 ? first : setting_text(r, which == POSITIVE ? "prompt_2" : "negative_prompt_2", first);
 }
 
+/* weights: as prompt_weights_encode gives them. */
 static enum status tokenize(
-	struct flux *f, struct run *run, int which, int encoder, int64_t length, struct token_ids *ids)
+	struct flux *f, struct run *run, int which, int encoder, int64_t length, struct token_ids *ids, float **weights)
 {
 	const char *prompt = prompt_of(run->recipe, which, encoder);
 	char name[64];
 
 	snprintf(name, sizeof name, "%sinput_ids.%d", sign_of(which), encoder);
-	TRY(tokenizer_encode_padded(encoder == 0 ? f->tokenizer : f->tokenizer_2, prompt, strlen(prompt), length, ids));
+	TRY(prompt_weights_encode(
+		run->recipe, encoder == 0 ? f->tokenizer : f->tokenizer_2, prompt, length, ids, weights));
 	return trace_ids(run->trace, name, ids->id, ids->count);
 }
 
 static enum status encode_pooled(struct flux *f, struct run *run, int which, struct tensor *pooled)
 {
 	struct token_ids ids = { 0 };
+	float *weights = NULL; /* the pooled row has none */
 	struct clip_text *clip;
 	enum status status;
 	void *part;
@@ -253,9 +258,10 @@ static enum status encode_pooled(struct flux *f, struct run *run, int which, str
 	clip = part;
 	width = clip_text_width(clip);
 	TRY(arena_take(run->arena, DTYPE_F32, 1, &width, pooled));
-	status = tokenize(f, run, which, 0, clip_text_positions(clip), &ids);
+	status = tokenize(f, run, which, 0, clip_text_positions(clip), &ids, &weights);
 	if (status == STATUS_OK)
 		status = clip_text_encode(clip, run->arena, ids.id, ids.count, 0, false, (struct tensor){ 0 }, *pooled);
+	free(weights);
 	token_ids_free(&ids);
 	return status != STATUS_OK ? status
 				   : trace_tensor(run->trace, f->k, *pooled, "%spooled_prompt_embeds", sign_of(which));
@@ -265,14 +271,18 @@ static enum status encode_rows(struct flux *f, struct run *run, int which, struc
 {
 	int64_t length = (int64_t)setting_number(run->recipe, "max_sequence_length", TOKENS_MAX);
 	struct token_ids ids = { 0 };
+	float *weights = NULL;
 	enum status status;
 	void *t5;
 
 	TRY(parts_need(f->parts, PART_T5, run, &t5));
 	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ length, t5_width(t5) }, rows));
-	status = tokenize(f, run, which, 1, length, &ids);
+	status = tokenize(f, run, which, 1, length, &ids, &weights);
 	if (status == STATUS_OK)
 		status = t5_encode(t5, run->arena, ids.id, ids.count, *rows);
+	if (status == STATUS_OK && weights)
+		status = prompt_weights_apply(f->k, *rows, weights);
+	free(weights);
 	token_ids_free(&ids);
 	return status != STATUS_OK ? status : trace_tensor(run->trace, f->k, *rows, "%sprompt_embeds", sign_of(which));
 }

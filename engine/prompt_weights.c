@@ -7,7 +7,7 @@
 
 #include "engine/settings.h"
 
-enum status prompt_weights_wanted(const struct recipe *r, bool *out)
+static enum status read_wanted(const struct recipe *r, bool *out)
 {
 	const char *value = setting_text(r, PROMPT_WEIGHTS_SETTING, "none");
 
@@ -15,6 +15,13 @@ enum status prompt_weights_wanted(const struct recipe *r, bool *out)
 	if (*out || !strcmp(value, "none"))
 		return STATUS_OK;
 	return status_fail(STATUS_INVALID, "Set: " PROMPT_WEIGHTS_SETTING " must be a1111 or none, not '%.40s'", value);
+}
+
+enum status prompt_weights_check(const struct recipe *r)
+{
+	bool wanted;
+
+	return read_wanted(r, &wanted);
 }
 
 /* ---- parsing ----------------------------------------------------------------------------------------------------- */
@@ -272,7 +279,7 @@ enum status prompt_weights_encode(const struct recipe *r, const struct tokenizer
 	bool wanted;
 
 	*weights = NULL;
-	TRY(prompt_weights_wanted(r, &wanted));
+	TRY(read_wanted(r, &wanted));
 	if (!wanted)
 		return tokenizer_encode_padded(t, text, strlen(text), length, ids);
 	values = calloc((size_t)length + 1, sizeof *values);

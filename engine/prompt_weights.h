@@ -12,8 +12,10 @@
  * there.
  *
  * Reference: stable-diffusion-webui, modules/prompt_parser.py (parse_prompt_attention) and modules/sd_emphasis.py
- * ("Original").  Spans are tokenized one by one, so that a word cut by a bracket has other tokens than a whole one.
- * What is read there and not here: BREAK, [from:to:when] and [a|b], which change the prompt during sampling.
+ * ("Original"); for T5, stable-diffusion-webui-forge, backend/text_processing/t5_engine.py, which does the same to the
+ * rows of T5, padding included, and nothing to pooled rows.  Spans are tokenized one by one, so that a word cut by a
+ * bracket has other tokens than a whole one. What is read there and not here: BREAK, [from:to:when] and [a|b], which
+ * change the prompt during sampling.
  */
 #ifndef PROMPTFS_ENGINE_PROMPT_WEIGHTS_H
 #define PROMPTFS_ENGINE_PROMPT_WEIGHTS_H
@@ -38,8 +40,8 @@ struct prompt_weights {
 
 #define PROMPT_WEIGHTS_SETTING "prompt_weights"
 
-/* Whether the recipe asks for them; another value than "a1111" and "none" is STATUS_INVALID. */
-enum status prompt_weights_wanted(const struct recipe *r, bool *out);
+/* Another value than "a1111" and "none" is STATUS_INVALID. */
+enum status prompt_weights_check(const struct recipe *r);
 
 /* Into an empty *out, which prompt_weights_free frees in any case.  Neighbours of equal weight are one span; there is
  * one span at least. */

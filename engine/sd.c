@@ -79,15 +79,13 @@ static enum status check_side(const struct model *m, const char *what, int side)
 enum status sd_resolve(const struct sd_kind *kind, const struct model *m, struct recipe *r)
 {
 	char path[PATH_MAX + 64];
-	bool weighted;
 
 	TRY(check_side(m, "width", r->width));
 	TRY(check_side(m, "height", r->height));
 	scheduler_path(m, path, sizeof path);
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(kind->settings, kind->n_settings, r, kind->label));
-	TRY(prompt_weights_wanted(r, &weighted));
-	return STATUS_OK;
+	return prompt_weights_check(r);
 }
 
 enum status sd_apply_cfg(const struct model *m, struct recipe *r, double cfg)

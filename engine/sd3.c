@@ -19,6 +19,7 @@
 #include "engine/json.h"
 #include "engine/parts.h"
 #include "engine/png.h"
+#include "engine/prompt_weights.h"
 #include "engine/sd3_transformer.h"
 #include "engine/settings.h"
 #include "engine/t5.h"
@@ -104,6 +105,7 @@ static const struct setting settings[] = {
 	{ "negative_prompt_3", SETTING_TEXT, 0, 0 },
 	{ "prompt_2", SETTING_TEXT, 0, 0 },
 	{ "prompt_3", SETTING_TEXT, 0, 0 },
+	{ PROMPT_WEIGHTS_SETTING, SETTING_TEXT, 0, 0 },
 	{ "skip_guidance_layers", SETTING_TEXT, 0, 0 },
 	{ "skip_layer_guidance_scale", SETTING_NUMBER, -1e6, 1e6 },
 	{ "skip_layer_guidance_start", SETTING_NUMBER, 0, 1 },
@@ -171,7 +173,7 @@ static enum status sd3_resolve(const struct model *m, struct recipe *r)
 	TRY(sampler_check(path, r->sampler, r->steps));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Stable Diffusion 3"));
 	TRY(check_layers(m, r));
-	return STATUS_OK;
+	return prompt_weights_check(r);
 }
 
 static enum status sd3_apply_cfg(const struct model *m, struct recipe *r, double cfg)
@@ -303,19 +305,21 @@ static int64_t t5_tokens(const struct recipe *r)
 	return (int64_t)setting_number(r, "max_sequence_length", T5_TOKENS);
 }
 
-static enum status tokenize(struct sd3 *s, struct run *run, int sign, int i, int64_t length, struct token_ids *ids)
+/* weights: as prompt_weights_encode gives them. */
+static enum status tokenize(
+	struct sd3 *s, struct run *run, int sign, int i, int64_t length, struct token_ids *ids, float **weights)
 {
 	const char *text = text_of(run->recipe, sign, i);
 	char name[64];
 
-	TRY(tokenizer_encode_padded(s->tokenizer[i], text, strlen(text), length, ids));
+	TRY(prompt_weights_encode(run->recipe, s->tokenizer[i], text, length, ids, weights));
 	snprintf(name, sizeof name, "%sinput_ids.%d", sign == POSITIVE ? "" : "negative_", i);
 	return trace_ids(run->trace, name, ids->id, ids->count);
 }
 
 /* Encoder i's state into its columns of the first rows, its pooled row into its columns of the pooled one. */
 static enum status embed_clip_ids(struct sd3 *s, struct run *run, struct clip_text *clip, const struct token_ids *ids,
-	int skip, struct tensor rows, struct tensor pooled)
+	const float *weights, int skip, struct tensor rows, struct tensor pooled)
 {
 	struct tensor hidden;
 	size_t mark = arena_mark(run->arena);
@@ -323,6 +327,8 @@ static enum status embed_clip_ids(struct sd3 *s, struct run *run, struct clip_te
 	TRY(arena_take(run->arena, DTYPE_F32, 2, rows.dim, &hidden));
 	pooled = tensor_view(pooled.data, pooled.dtype, 1, &pooled.dim[1]);
 	TRY(clip_text_encode(clip, run->arena, ids->id, ids->count, 1 + skip, false, hidden, pooled));
+	if (weights)
+		TRY(prompt_weights_apply(s->k, hidden, weights));
 	TRY(kernels_unary(s->k, UNARY_COPY, hidden, rows));
 	arena_release(run->arena, mark);
 	return STATUS_OK;
@@ -333,10 +339,12 @@ static enum status embed_clip(struct sd3 *s, struct run *run, int sign, int i, s
 {
 	int skip = sign == POSITIVE ? (int)setting_number(run->recipe, "clip_skip", 0) : 0;
 	struct token_ids ids = { 0 };
-	enum status status = tokenize(s, run, sign, i, rows.dim[0], &ids);
+	float *weights = NULL;
+	enum status status = tokenize(s, run, sign, i, rows.dim[0], &ids, &weights);
 
 	if (status == STATUS_OK)
-		status = embed_clip_ids(s, run, clip, &ids, skip, rows, pooled);
+		status = embed_clip_ids(s, run, clip, &ids, weights, skip, rows, pooled);
+	free(weights);
 	token_ids_free(&ids);
 	return status;
 }
@@ -344,6 +352,7 @@ static enum status embed_clip(struct sd3 *s, struct run *run, int sign, int i, s
 static enum status embed_t5(struct sd3 *s, struct run *run, int sign, struct tensor rows)
 {
 	struct token_ids ids = { 0 };
+	float *weights = NULL;
 	enum status status;
 	void *t5;
 
@@ -354,9 +363,12 @@ static enum status embed_t5(struct sd3 *s, struct run *run, int sign, struct ten
 		return status_fail(STATUS_CORRUPT,
 			"text_encoder_3 gives %lld values a token, the transformer wants joint_attention_dim %lld",
 			(long long)t5_width(t5), (long long)s->text_dim);
-	status = tokenize(s, run, sign, T5, rows.dim[0], &ids);
+	status = tokenize(s, run, sign, T5, rows.dim[0], &ids, &weights);
 	if (status == STATUS_OK)
 		status = t5_encode(t5, run->arena, ids.id, ids.count, rows);
+	if (status == STATUS_OK && weights)
+		status = prompt_weights_apply(s->k, rows, weights);
+	free(weights);
 	token_ids_free(&ids);
 	return status;
 }

@@ -102,6 +102,7 @@ static const struct {
 		"(-1: random),\n"
 		"Size (width first), Model, RNG, Clip skip, LoRA (NAME:SCALE), Set (NAME=VALUE); also "
 		"<lora:NAME:SCALE> in the text.\n"
+		"Set: prompt_weights=a1111 reads (word:1.2), (word) and [word] as A1111 does; else they are text.\n"
 		"Values with commas stand in double quotes. The last line counts as parameters only if text stands "
 		"above it.\n"
 		"A file .defaults holds such a line (and a negative prompt) for every prompt in its folder and "
