@@ -131,7 +131,7 @@ asan: ## the unit tests, and a mount, under AddressSanitizer and UBSan
 	@ASAN_OPTIONS=suppressions=$(CURDIR)/tests/fs/asan.supp PROMPTFS_TESTS='unit fuzz read' tests/run build/asan
 
 # OpenMP's barriers are unknown to it, so nothing that computes
-TSAN_TESTS := cache jobs log queue wire
+TSAN_TESTS := cache jobs jobs_end jobs_workers log queue wire
 tsan: ## the tests with threads of our own under ThreadSanitizer
 	@$(MAKE) --no-print-directory -j2 VARIANT=tsan build/tsan/promptfs $(TSAN_TESTS:%=build/tsan/tests/%)
 	@TSAN_OPTIONS=handle_segv=0 PROMPTFS_TESTS='$(TSAN_TESTS:%=unit/%)' tests/run build/tsan
