@@ -3,6 +3,7 @@
  *     make bench && build/release/bench/png
  */
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
