@@ -8,6 +8,7 @@
 #define PROMPTFS_ENGINE_COMPONENT_H
 
 #include <limits.h>
+#include <stdbool.h>
 
 #include "kernels/status.h"
 
@@ -20,6 +21,7 @@ struct component {
 	char config[PATH_MAX];        /* its config.json */
 	char weights[PATH_MAX];       /* a folder, or one file; "": not found */
 	const struct lora_set *loras; /* changes of the weights; NULL: none */
+	bool random;                  /* values are made up (random_weights.h) */
 	struct survey *survey;        /* notes what is read instead of values (survey.h); NULL: values */
 };
 

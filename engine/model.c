@@ -219,6 +219,7 @@ enum status model_component(const struct model *m, const char *name, struct comp
 		if (m->override[i].path[0] && strcmp(m->override[i].component, name) == 0)
 			from = m->override[i].path;
 	out->loras = NULL;
+	out->random = m->random;
 	out->survey = NULL;
 	snprintf(out->name, sizeof out->name, "%s", name);
 	config = snprintf(out->config, sizeof out->config, "%s/%s/config.json", m->path, name);

@@ -36,6 +36,7 @@ struct model {
 	char beside[PATH_MAX]; /* another folder that the model needs (a prior that lies apart); "": none */
 	const struct family *family;
 	struct model_defaults defaults;
+	bool random;                       /* weights are made up, for `promptfs bench` */
 	int size_multiple;                 /* width and height must be multiples of it */
 	int size_max;                      /* of each side */
 	uint64_t file_bytes;               /* all files that belong to it */

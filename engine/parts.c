@@ -6,6 +6,7 @@
 
 #include "engine/bytes.h"
 #include "engine/lora.h"
+#include "engine/survey.h"
 #include "engine/weights.h"
 
 struct parts {
@@ -24,10 +25,23 @@ struct parts {
 	int n_beside;
 };
 
+/* There are no files to ask. */
+static enum status measure_random(struct parts *p, int i)
+{
+	struct survey found = { 0 };
+	enum status status = survey_part(&p->kinds[i], &p->part[i].component, &found);
+
+	p->part[i].bytes = (uint64_t)found.parameters * dtype_size(kernels_dtype(p->k));
+	survey_free(&found);
+	return status;
+}
+
 static enum status measure(struct parts *p, int i)
 {
 	struct weights *w;
 
+	if (p->part[i].component.random)
+		return measure_random(p, i);
 	TRY(weights_open_component(&p->part[i].component, &w));
 	p->part[i].bytes = (uint64_t)weights_parameters(w) * dtype_size(kernels_dtype(p->k));
 	weights_close(w);

@@ -26,6 +26,7 @@
 #include "engine/json.h"
 #include "engine/lora.h"
 #include "engine/pickle.h"
+#include "engine/random_weights.h"
 #include "engine/safetensors.h"
 #include "engine/stored.h"
 #include "engine/survey.h"
@@ -57,11 +58,12 @@ struct weights {
 	int n_files;
 	struct stored_tensor *tensor; /* sorted by name */
 	int64_t count;
-	const struct lora_set *loras; /* NULL: none */
-	const char *part;             /* their name for it */
-	struct cache *cache;          /* may change in a const struct weights */
-	atomic_bool *read;            /* of each tensor; NULL: not noted */
-	struct survey *survey;        /* NULL: none */
+	const struct lora_set *loras;  /* NULL: none */
+	const char *part;              /* their name for it */
+	struct cache *cache;           /* may change in a const struct weights */
+	atomic_bool *read;             /* of each tensor; NULL: not noted */
+	struct survey *survey;         /* NULL: none */
+	struct random_weights *random; /* NULL: none */
 };
 
 static enum status fail_memory(const char *path)
@@ -580,6 +582,18 @@ static enum status open_names(const char *dir, struct weights **out)
 	return STATUS_OK;
 }
 
+static enum status open_random(const char *dir, struct weights **out)
+{
+	enum status status;
+
+	TRY(new_weights(dir, 1, out));
+	(*out)->file[0].path = strdup(dir);
+	status = (*out)->file[0].path ? random_weights_open(&(*out)->random) : fail_memory(dir);
+	if (status != STATUS_OK)
+		weights_close(*out);
+	return status;
+}
+
 static enum status survey_find(const struct weights *w, const char *name, int rank, const int64_t *dim)
 {
 	const struct stored_tensor *t = find_tensor(w, name);
@@ -640,7 +654,7 @@ static enum status open_files(const struct component *c, struct weights **out)
 enum status weights_open_component(const struct component *c, struct weights **out)
 {
 	struct weights *w = NULL;
-	enum status status = open_files(c, &w);
+	enum status status = c->random && !c->survey ? open_random(c->weights, &w) : open_files(c, &w);
 
 	if (status == STATUS_NO_MODEL && c->survey)
 		status = open_names(c->weights, &w);
@@ -756,6 +770,7 @@ void weights_close(struct weights *w)
 	if (w->cache)
 		pthread_mutex_destroy(&w->cache->lock);
 	free(w->cache);
+	random_weights_close(w->random);
 	free(w->read);
 	free(w->file);
 	free(w->source);
@@ -830,6 +845,8 @@ enum status weights_find(const struct weights *w, const char *name, int rank, co
 		*out = tensor_view(NULL, DTYPE_F32, rank, dim);
 		return survey_find(w, name, rank, dim);
 	}
+	if (w->random)
+		return random_weights_view(w->random, name, rank, dim, out);
 	if (!t)
 		return status_fail(STATUS_CORRUPT, "%s: tensor %s is missing", w->source, name);
 	path = w->file[t->file].path;

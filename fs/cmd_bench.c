@@ -124,7 +124,9 @@ static enum status open_model(struct bench *b)
 		.threads = b->config.threads,
 		.memory_limit = b->config.memory_limit };
 	TRY(config_dtype(*m->dtype ? m->dtype : b->config.dtype, &b->options.dtype));
-	return model_open(m->path, m->name, &b->model);
+	TRY(model_open(m->path, m->name, &b->model));
+	b->model.random = strncmp(m->name, CONFIG_RANDOM, strlen(CONFIG_RANDOM)) == 0;
+	return STATUS_OK;
 }
 
 /* The recipe of size i (or, without sizes, of the model's own). */

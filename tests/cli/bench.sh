@@ -40,6 +40,23 @@ check "the other's over ours" is "$(value 'abs(r["comparison"]["ratios"]["step"]
 run bench --steps 1 --repeats 1 --size 64x64 --peer "sh peer.sh"
 check "as a table" has "$out" "ratio"
 
+# configurations alone: those that ship are read, small ones are run
+for name in z-image-turbo medium slice flux-dev sdxl sd15; do
+	run models --dry-run "$root/models/random/$name"
+	check "random:$name is a whole model" is "$status$(echo "$out" | grep -c '^missing')" 00
+	check "random:$name: size" has "$out" "billion parameters in all"
+done
+for name in zimage-tiny flux-dev-tiny sd15-tiny; do
+	mkdir -p "models/random/$name"
+	(cd "$root/tests/golden/models/$name" && tar -chf - --exclude='*.safetensors' --exclude='*.index.json' .) | tar -xf - -C "models/random/$name"
+	PROMPTFS_MODELS=$work/models run bench --model random:$name --steps 2 --repeats 1 --limit 0 --size 64x64 --json
+	check "$name with random weights" is "$status$err$(value 'r["model"], r["runs"][0]["stages"]["step"]["gflop"] > 0')" \
+		"0('random:$name', True)"
+done
+fails "no configurations of that name" 1 "no such configurations" bench --model random:nothing
+fails "another folder" 1 "no such configurations" bench --model random:../pocket
+fails "random weights are for benchmarks" 1 "neither diffusion_pytorch_model" generate --model random:sd15 -o x.png x
+
 fails "the other fails" 1 "exit 3: exit status 3" bench --steps 1 --repeats 1 --size 64x64 --peer "exit 3"
 fails "a size" 2 "'64' is no size" bench --size 64
 fails "a size the model does not make" 1 "65" bench --size 65x64
