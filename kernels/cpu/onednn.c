@@ -19,6 +19,10 @@ struct product {
 	dnnl_primitive_t primitive;
 	dnnl_memory_t x, w, bias, y, scratch;
 	size_t scratch_len;
+	/* Where the primitive wants its weights in another layout than they were packed in; NULL and 0 elsewhere. */
+	dnnl_primitive_t relayout;
+	dnnl_memory_t packed;
+	size_t w_len;
 };
 
 /* A pass of the largest model has about 40 shapes; making one takes 0.3 ms for products and 5 ms for convolutions. */
@@ -267,14 +271,51 @@ enum status onednn_pack_rows(
 
 static void product_free(struct product *p)
 {
-	const dnnl_memory_t memories[] = { p->x, p->w, p->bias, p->y, p->scratch };
+	const dnnl_memory_t memories[] = { p->x, p->w, p->bias, p->y, p->scratch, p->packed };
 
 	for (size_t i = 0; i < sizeof memories / sizeof *memories; i++)
 		if (memories[i])
 			dnnl_memory_destroy(memories[i]);
 	if (p->primitive)
 		dnnl_primitive_destroy(p->primitive);
+	if (p->relayout)
+		dnnl_primitive_destroy(p->relayout);
 	*p = (struct product){ 0 };
+}
+
+/* oneDNN's plain loops, hundreds of times slower than anything else of it. */
+static bool is_reference(dnnl_primitive_desc_t pd)
+{
+	const char *name = NULL;
+
+	return dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name) == dnnl_success && name &&
+	       strncmp(name, "ref", 3) == 0;
+}
+
+/* Replaces *pd, which would run plain loops in the layout that the weight was packed in, by one in another layout, if
+ * that is better: narrow pictures want smaller blocks of channels. */
+static dnnl_status_t choose_layout(
+	struct onednn *o, const struct key *key, const struct weight *w, struct product *p, dnnl_primitive_desc_t *pd)
+{
+	dnnl_primitive_desc_t other = NULL, relayout = NULL;
+	dnnl_status_t status = make_pd(o, key, NULL, &other);
+
+	if (status != dnnl_success || is_reference(other)) {
+		if (other)
+			dnnl_primitive_desc_destroy(other);
+		return dnnl_success;
+	}
+	dnnl_primitive_desc_destroy(*pd);
+	*pd = other;
+	p->w_len = (desc_len(desc_of(other, dnnl_query_weights_md, 0)) + 63) / 64 * 64;
+	status = pd_reorder(o->engine, w->layout, desc_of(other, dnnl_query_weights_md, 0), &relayout);
+	if (status == dnnl_success)
+		status = dnnl_primitive_create(&p->relayout, relayout);
+	if (status == dnnl_success)
+		status = dnnl_memory_create(&p->packed, w->layout, o->engine, DNNL_MEMORY_NONE);
+	if (relayout)
+		dnnl_primitive_desc_destroy(relayout);
+	return status;
 }
 
 static dnnl_status_t product_init(struct onednn *o, const struct key *key, const struct weight *w, struct product *p)
@@ -295,7 +336,10 @@ static dnnl_status_t product_init(struct onednn *o, const struct key *key, const
 		{ &p->scratch, dnnl_query_scratchpad_md, 0 },
 		{ &p->bias, dnnl_query_weights_md, 1 },
 	};
-	status = dnnl_primitive_create(&p->primitive, pd);
+	if (is_reference(pd))
+		status = choose_layout(o, key, w, p, &pd);
+	if (status == dnnl_success)
+		status = dnnl_primitive_create(&p->primitive, pd);
 	for (int i = 0; status == dnnl_success && i < (key->bias ? 5 : 4); i++)
 		status = dnnl_memory_create(
 			parts[i].memory, desc_of(pd, parts[i].what, parts[i].index), o->engine, DNNL_MEMORY_NONE);
@@ -347,6 +391,19 @@ static enum status grow_scratch(struct onednn *o, struct kernels *k, size_t len)
 	return STATUS_OK;
 }
 
+/* The weights in the primitive's own layout, at the start of scratch. */
+static dnnl_status_t relayout(struct onednn *o, struct product *p, void *w)
+{
+	const dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, p->packed }, { DNNL_ARG_TO, p->w } };
+	dnnl_status_t status = dnnl_memory_set_data_handle(p->packed, w);
+
+	if (status == dnnl_success)
+		status = dnnl_memory_set_data_handle(p->w, o->scratch);
+	if (status == dnnl_success)
+		status = dnnl_primitive_execute(p->relayout, o->stream, 2, args);
+	return status;
+}
+
 static dnnl_status_t execute(struct onednn *o, struct product *p, void *x, void *w, void *bias, void *y)
 {
 	const dnnl_exec_arg_t args[] = {
@@ -356,9 +413,9 @@ static dnnl_status_t execute(struct onednn *o, struct product *p, void *x, void 
 		{ DNNL_ARG_SCRATCHPAD, p->scratch },
 		{ DNNL_ARG_BIAS, p->bias },
 	};
-	void *const data[] = { x, w, y, o->scratch, bias };
+	void *const data[] = { x, p->relayout ? o->scratch : w, y, (char *)o->scratch + p->w_len, bias };
 	const int n = bias ? 5 : 4;
-	dnnl_status_t status = dnnl_success;
+	dnnl_status_t status = p->relayout ? relayout(o, p, w) : dnnl_success;
 
 	for (int i = 0; status == dnnl_success && i < n; i++)
 		status = dnnl_memory_set_data_handle(args[i].memory, data[i]);
@@ -375,7 +432,7 @@ static enum status run(struct onednn *o, struct kernels *k, const char *op, cons
 	struct product *p = NULL;
 
 	TRY(failed(op, find_product(o, key, w, &p)));
-	TRY(grow_scratch(o, k, p->scratch_len));
+	TRY(grow_scratch(o, k, p->w_len + p->scratch_len));
 	return failed(op, execute(o, p, x, w->data, bias ? bias->data : NULL, y));
 }
 

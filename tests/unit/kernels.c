@@ -253,6 +253,11 @@ static void test_convs(const struct pair *p)
 		{ 4, 5, 32, 16, 3, true, true, false, DTYPE_F32, 0, 1 },
 		{ 3, 3, 5, 7, 3, true, true, true, DTYPE_F32, 1, 1 },
 		{ 1, 1, 5, 7, 3, true, true, false, DTYPE_BF16, 1, 1 },
+		/* narrow pictures of many channels, for which oneDNN wants another layout than for wide ones */
+		{ 4, 4, 320, 320, 3, false, true, true, DTYPE_F32, 1, 0 },
+		{ 4, 4, 320, 320, 3, false, true, false, DTYPE_BF16, 2, 0 },
+		{ 8, 8, 64, 320, 3, false, true, false, DTYPE_BF16, 1, 0 },
+		{ 4, 4, 96, 384, 1, false, false, false, DTYPE_F32, 1, 0 },
 	};
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		test_conv(p, &cases[i]);
