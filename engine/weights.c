@@ -37,13 +37,14 @@ struct mapped {
 	char *path;
 	unsigned char *data;
 	size_t size;
-	bool copied; /* memory of its own instead of the file's pages */
 };
 
-/* The computed values of a tensor, until it is released. */
+/* The computed values of a tensor, until it is released; or its values as they are, in a place where they can be read,
+ * to the end. */
 struct computed {
 	const struct stored_tensor *of;
-	float *values;
+	bool copied;
+	void *values;
 	struct computed *next;
 };
 
@@ -115,40 +116,6 @@ static void unmap_file(struct mapped *m)
 	free(m->path);
 }
 
-static bool misaligned(const struct stored_tensor *list, int64_t count)
-{
-	for (int64_t i = 0; i < count; i++)
-		if (dtype_size(list[i].dtype) && (uintptr_t)list[i].data % dtype_size(list[i].dtype))
-			return true;
-	return false;
-}
-
-/* The format aligns nothing, and old writers did not pad the header: such a file is copied, tensor by tensor. */
-static enum status copy_aligned(struct mapped *m, struct stored_tensor *list, int64_t count)
-{
-	enum { ALIGNMENT = 16 };
-	size_t size = ALIGNMENT;
-	unsigned char *copy, *at;
-
-	for (int64_t i = 0; i < count; i++)
-		size += list[i].len + ALIGNMENT - 1;
-	copy = at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (copy == MAP_FAILED)
-		return status_fail(STATUS_NO_MEMORY,
-			"%s: its tensors are not aligned, and there is no memory for a copy of %zu bytes", m->path,
-			size);
-	for (int64_t i = 0; i < count; i++) {
-		memcpy(at, list[i].data, list[i].len);
-		list[i].data = at;
-		at += (list[i].len + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-	}
-	munmap(m->data, m->size);
-	m->data = copy;
-	m->size = size;
-	m->copied = true;
-	return STATUS_OK;
-}
-
 static bool ends_with(const char *name, const char *suffix)
 {
 	size_t len = strlen(name), suffix_len = strlen(suffix);
@@ -182,12 +149,10 @@ static enum status add_file(struct weights *w, const char *path)
 	status = parse_file(m, &list, &count);
 	if (status != STATUS_OK)
 		return status_prefix(status, "%s: ", path);
-	if (misaligned(list, count))
-		status = copy_aligned(m, list, count);
-	all = status == STATUS_OK ? realloc(w->tensor, (size_t)(w->count + count + 1) * sizeof *all) : NULL;
+	all = realloc(w->tensor, (size_t)(w->count + count + 1) * sizeof *all);
 	if (!all) {
 		stored_tensors_free(list, count);
-		return status == STATUS_OK ? fail_memory(path) : status;
+		return fail_memory(path);
 	}
 	for (int64_t i = 0; i < count; i++) {
 		list[i].file = w->n_files - 1;
@@ -697,7 +662,7 @@ enum status weights_check_read(const struct weights *w, const char *const *passe
 
 /* ---- computed values --------------------------------------------------------------------------------------------- */
 
-static enum status compute(const struct weights *w, const struct stored_tensor *t, float **out)
+static enum status compute(const struct weights *w, const struct stored_tensor *t, void **out)
 {
 	int64_t rows = t->rank ? t->dim[0] : 1;
 	float *values = malloc(t->count ? (size_t)t->count * sizeof *values : 1);
@@ -718,19 +683,29 @@ static enum status compute(const struct weights *w, const struct stored_tensor *
 	return STATUS_OK;
 }
 
+static enum status copy(const struct stored_tensor *t, void **out)
+{
+	*out = malloc(t->len ? t->len : 1);
+	if (!*out)
+		return status_fail(STATUS_NO_MEMORY, "tensor %s: no memory for its %zu bytes", t->name, t->len);
+	memcpy(*out, t->data, t->len);
+	return STATUS_OK;
+}
+
 /* Asked again before it is released, a tensor has the same values. */
-static enum status get_computed(const struct weights *w, const struct stored_tensor *t, float **out)
+static enum status get_computed(const struct weights *w, const struct stored_tensor *t, bool copied, void **out)
 {
 	struct cache *cache = w->cache;
 	struct computed *c;
 	enum status status = STATUS_OK;
 
 	pthread_mutex_lock(&cache->lock);
-	for (c = cache->first; c && c->of != t; c = c->next)
+	for (c = cache->first; c && (c->of != t || c->copied != copied); c = c->next)
 		;
 	if (!c && (c = calloc(1, sizeof *c))) {
-		status = compute(w, t, &c->values);
+		status = copied ? copy(t, &c->values) : compute(w, t, &c->values);
 		c->of = t;
+		c->copied = copied;
 		c->next = cache->first;
 		cache->first = c;
 	}
@@ -747,7 +722,7 @@ static bool drop_computed(struct cache *cache, const void *values)
 {
 	struct computed **at = &cache->first, *c;
 
-	while (*at && values && (*at)->values != values)
+	while (*at && values && ((*at)->copied || (*at)->values != values))
 		at = &(*at)->next;
 	c = *at;
 	if (!c)
@@ -819,9 +794,20 @@ static struct tensor stored_view(const struct stored_tensor *t, const void *data
 	return tensor_view((void *)data, dtype, t->rank ? t->rank : 1, t->rank ? t->dim : (int64_t[]){ 1 });
 }
 
+/* Those of the file.  The formats align nothing, and old writers did not pad the header: what cannot be read where it
+ * is is copied. */
+static enum status find_values(const struct weights *w, const struct stored_tensor *t, void **out)
+{
+	size_t size = dtype_size(t->dtype);
+
+	*out = (void *)(uintptr_t)t->data;
+	return size && (uintptr_t)t->data % size ? get_computed(w, t, true, out) : STATUS_OK;
+}
+
 enum status weights_view(const struct weights *w, const char *name, struct tensor *out)
 {
 	const struct stored_tensor *t = find_tensor(w, name);
+	void *values;
 
 	if (!t)
 		return status_fail(STATUS_CORRUPT, "%s: tensor %s is missing", w->source, name);
@@ -829,14 +815,15 @@ enum status weights_view(const struct weights *w, const char *name, struct tenso
 		return status_fail(STATUS_CORRUPT, "%s: tensor %s has the dtype %s, which is not supported",
 			w->file[t->file].path, name, t->type);
 	TRY(check_rank(w->file[t->file].path, t));
-	*out = stored_view(t, t->data, t->dtype);
+	TRY(find_values(w, t, &values));
+	*out = stored_view(t, values, t->dtype);
 	return STATUS_OK;
 }
 
 enum status weights_find(const struct weights *w, const char *name, int rank, const int64_t *dim, struct tensor *out)
 {
 	const struct stored_tensor *t = find_tensor(w, name);
-	float *values = NULL;
+	void *values = NULL;
 	const char *path;
 
 	if (t && w->read)
@@ -858,10 +845,11 @@ enum status weights_find(const struct weights *w, const char *name, int rank, co
 		TRY(check_shape(path, t, rank, dim));
 	TRY(check_rank(path, t));
 	if (stored_needs_work(t) || lora_touches(w->loras, w->part, name)) {
-		TRY(get_computed(w, t, &values));
+		TRY(get_computed(w, t, false, &values));
 		*out = stored_view(t, values, DTYPE_F32);
 	} else {
-		*out = stored_view(t, t->data, t->dtype);
+		TRY(find_values(w, t, &values));
+		*out = stored_view(t, values, t->dtype);
 	}
 	return STATUS_OK;
 }
@@ -962,8 +950,7 @@ static void release_pages(const struct weights *w, uintptr_t begin, uintptr_t en
 		const struct mapped *m = &w->file[i];
 		uintptr_t map = (uintptr_t)m->data;
 
-		/* the pages of a copy are not in any file: dropping them would zero them */
-		if (!m->copied && begin >= map && end - map <= m->size && first < last)
+		if (begin >= map && end - map <= m->size && first < last)
 			madvise((void *)first, last - first, MADV_DONTNEED);
 	}
 }
