@@ -14,6 +14,9 @@ import diffusers
 import torch
 import transformers
 
+# transformers 5 drops these; the published files have them
+PUBLISHED_PREFIX = {"CLIPTextModel": "text_model.", "Qwen3Model": "model."}
+
 
 def tensors(library, name, folder):
     with torch.device("meta"):
@@ -23,8 +26,11 @@ def tensors(library, name, folder):
         else:
             cls = getattr(transformers, name)
             model = cls(transformers.AutoConfig.from_pretrained(folder))
+    prefix = PUBLISHED_PREFIX.get(name, "")
+    if any(key.startswith(prefix) for key in model.state_dict()):
+        prefix = ""
     tied = set(getattr(model, "_tied_weights_keys", None) or [])
-    return {key: list(value.shape) for key, value in sorted(model.state_dict().items()) if key not in tied}
+    return {prefix + key: list(value.shape) for key, value in sorted(model.state_dict().items()) if key not in tied}
 
 
 def check_index(path, found):
