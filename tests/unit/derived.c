@@ -191,6 +191,7 @@ struct pair {
 	struct model derived, published;
 	bool shallow; /* fewer layers than published */
 	int parts, wrong;
+	char first[300]; /* what is wrong first */
 };
 
 static enum status compare_part(void *context, const struct part_kind *kind, const struct component *published)
@@ -206,8 +207,10 @@ static enum status compare_part(void *context, const struct part_kind *kind, con
 	if (!p->shallow)
 		compare_read(p->name, label, &derived, published);
 	TRY(survey_part(kind, &derived, &survey));
-	p->wrong += survey.count[SURVEY_FITS] == 0 || survey.count[SURVEY_MISSING] || survey.count[SURVEY_SHAPE] ||
-		    survey.count[SURVEY_UNUSED];
+	for (int64_t i = 0; i < survey.n; i++)
+		if (survey.tensor[i].state != SURVEY_FITS && survey.tensor[i].state != SURVEY_PASSED && !p->wrong++)
+			snprintf(p->first, sizeof p->first, "%s: %s", survey_state_name(survey.tensor[i].state),
+				survey.tensor[i].name);
 	p->parts++;
 	survey_free(&survey);
 	return STATUS_OK;
@@ -218,8 +221,8 @@ static void compare_models(struct pair *p)
 	const struct model *a = &p->derived, *b = &p->published;
 	enum status status = b->family->each_part(b, compare_part, p);
 
-	check_case(status == STATUS_OK && !p->wrong && p->parts >= 3, status_text(), "%s: all %d parts are found whole",
-		p->name, p->parts);
+	check_case(status == STATUS_OK && !p->wrong && p->parts >= 3, p->wrong ? p->first : status_text(),
+		"%s: all %d parts are found whole", p->name, p->parts);
 	check_case(a->family == b->family && memcmp(&a->defaults, &b->defaults, sizeof a->defaults) == 0 &&
 			   a->size_multiple == b->size_multiple && a->size_max == b->size_max,
 		a->family->name, "%s: family, sizes and defaults", p->name);
@@ -283,6 +286,26 @@ static void check_comfy(void)
 		status_text(), "no autoencoder: its file is asked for");
 }
 
+/* The tensor of diffusers' list; older files have other names of an attention's matrices. */
+static json_t *find_listed(const json_t *list, const char *name)
+{
+	static const char *const renamed[][2] = { { ".query.", ".to_q." }, { ".key.", ".to_k." },
+		{ ".value.", ".to_v." }, { ".proj_attn.", ".to_out.0." } };
+	const json_t *tensors = json_object_get(list, "tensors");
+	char newer[300];
+
+	for (size_t i = 0; i < sizeof renamed / sizeof renamed[0]; i++) {
+		const char *at = strstr(name, renamed[i][0]);
+
+		if (!at)
+			continue;
+		snprintf(newer, sizeof newer, "%.*s%s%s", (int)(at - name), name, renamed[i][1],
+			at + strlen(renamed[i][0]));
+		return json_object_get(tensors, newer);
+	}
+	return json_object_get(tensors, name);
+}
+
 /* The shape that the original code gives what is in diffusers' list: `from` says which of its tensors it holds. */
 static json_t *original_shape(const char *model, const json_t *from)
 {
@@ -298,8 +321,7 @@ static json_t *original_shape(const char *model, const json_t *from)
 			json_string_value(json_object_get(entry, "component")));
 		if (json_read_object(path, &list) != STATUS_OK)
 			return shape;
-		one = json_object_get(
-			json_object_get(list, "tensors"), json_string_value(json_object_get(entry, "name")));
+		one = find_listed(list, json_string_value(json_object_get(entry, "name")));
 		if (shape)
 			json_array_set_new(shape, 0,
 				json_integer(json_integer_value(json_array_get(shape, 0)) +
