@@ -10,7 +10,8 @@
 #include "engine/gguf_blocks.h"
 #include "engine/zip.h"
 
-enum { NAME_LEN_MAX = 255 };
+/* A byte may cost a node; checkpoints of 2,000 tensors have 300 kB. */
+enum { NAME_LEN_MAX = 255, PROGRAM_MAX = 8 << 20 };
 
 enum kind { NONE, NUMBER, FRACTION, TEXT, TUPLE, LIST, DICT, GLOBAL, STORAGE, TENSOR };
 
@@ -547,10 +548,20 @@ static enum status run(struct machine *m, uint32_t *out)
 
 /* ---- the tensors of a dictionary --------------------------------------------------------------------------------- */
 
+/* The data of a storage, under the key by which tensors name it. */
+struct storage {
+	const char *key;
+	size_t key_len;
+	const unsigned char *data;
+	size_t len;
+};
+
 struct checkpoint {
 	struct zip zip;
 	const struct zip_member *program;
 	struct machine m;
+	struct storage *storage; /* of a file that is no zip: sorted by key */
+	size_t n_storages;
 };
 
 /* Row-major; a dimension of 1 may have any stride. */
@@ -584,38 +595,65 @@ static enum status take_shape(const struct machine *m, const struct node *shape,
 	return STATUS_OK;
 }
 
-static const struct zip_member *find_storage(const struct checkpoint *c, const struct node *storage)
+/* TOP/data.pkl stands beside TOP/data/KEY. */
+static bool find_member(const struct checkpoint *c, const struct node *storage, struct storage *out)
 {
-	/* TOP/data.pkl stands beside TOP/data/KEY */
 	size_t folder = c->program->name_len - strlen(".pkl");
+	const struct zip_member *member;
 	char name[600];
 
 	if (folder + 1 + storage->text_len > sizeof name)
-		return NULL;
+		return false;
 	memcpy(name, c->program->name, folder);
 	name[folder] = '/';
 	memcpy(name + folder + 1, storage->text, storage->text_len);
-	return zip_find(&c->zip, name, folder + 1 + storage->text_len);
+	member = zip_find(&c->zip, name, folder + 1 + storage->text_len);
+	if (member)
+		*out = (struct storage){ storage->text, storage->text_len, member->data, member->len };
+	return member != NULL;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+	const struct storage *x = a, *y = b;
+	size_t len = x->key_len < y->key_len ? x->key_len : y->key_len;
+	int order = len ? memcmp(x->key, y->key, len) : 0;
+
+	return order ? order : (x->key_len > y->key_len) - (x->key_len < y->key_len);
+}
+
+static bool find_storage(const struct checkpoint *c, const struct node *storage, struct storage *out)
+{
+	const struct storage key = { .key = storage->text, .key_len = storage->text_len }, *found;
+
+	if (c->program)
+		return find_member(c, storage, out);
+	found = c->n_storages ? bsearch(&key, c->storage, c->n_storages, sizeof key, compare_keys) : NULL;
+	if (!found || !found->data)
+		return false;
+	*out = *found;
+	return true;
 }
 
 static enum status take_data(const struct checkpoint *c, const struct node *tensor, struct stored_tensor *t)
 {
 	const struct node *storage = &c->m.node[tensor->storage];
 	const struct global *g = &globals[storage->type];
-	const struct zip_member *member = find_storage(c, storage);
-	int64_t elements = member ? (int64_t)(member->len / (size_t)g->size) : 0;
+	struct storage data = { .len = 0 };
 	char key[80];
+	int64_t elements;
 
-	if (!member)
+	if (!find_storage(c, storage, &data))
 		return status_fail(STATUS_CORRUPT, "tensor %s: its storage %s is not in the file", t->name,
 			printable(storage->text, storage->text_len, key));
+	elements = (int64_t)(data.len / (size_t)g->size);
 	if (storage->number > elements || tensor->number < 0 || tensor->number > storage->number ||
 		t->count > storage->number - tensor->number)
 		return status_fail(STATUS_CORRUPT, "tensor %s: its data ends beyond its storage", t->name);
 	t->dtype = g->dtype;
 	t->type = g->type;
 	t->coding = g->coding;
-	t->data = member->data + tensor->number * g->size;
+	t->data = data.data + tensor->number * g->size;
 	t->len = (size_t)(t->count * g->size);
 	return STATUS_OK;
 }
@@ -686,8 +724,7 @@ static enum status new_machine(const unsigned char *program, size_t len, struct 
 {
 	size_t room = len + 3;
 
-	/* a byte may cost a node; checkpoints of 2,000 tensors have 300 kB */
-	if (len > 8 << 20)
+	if (len > PROGRAM_MAX)
 		return status_fail(STATUS_UNSUPPORTED, "a pickle of %zu bytes; at most 8 MiB are possible", len);
 	*m = (struct machine){ .at = program, .end = program + len, .len = len };
 	m->node = calloc(room, sizeof *m->node);
@@ -701,16 +738,14 @@ static enum status new_machine(const unsigned char *program, size_t len, struct 
 	return status_fail(STATUS_NO_MEMORY, "no memory for a pickle of %zu bytes", len);
 }
 
-static enum status parse_program(struct checkpoint *c, struct stored_tensor **out, int64_t *count)
+/* value: what the program left. */
+static enum status take_tensors(const struct checkpoint *c, uint32_t value, struct stored_tensor **out, int64_t *count)
 {
-	const struct node *dict, *inner;
+	const struct node *dict = &c->m.node[value], *inner;
 	struct stored_tensor *list;
 	int64_t n = 0;
-	uint32_t value = 0;
 	enum status status;
 
-	TRY(run(&c->m, &value));
-	dict = &c->m.node[value];
 	if (dict->kind != DICT)
 		return status_fail(STATUS_CORRUPT, "the pickle holds no dictionary of tensors");
 	inner = find_key(&c->m, dict, "state_dict");
@@ -765,18 +800,123 @@ static enum status open_program(struct checkpoint *c)
 	return new_machine(c->program->data, c->program->len, &c->m);
 }
 
-enum status pickle_parse(const unsigned char *file, size_t size, struct stored_tensor **out, int64_t *count)
+/* ---- files of old versions --------------------------------------------------------------------------------------- */
+
+/* Before 1.6, torch wrote pickles one after the other: a magic number, a version, sizes of numbers, the tensors, the
+ * list of storages; then each storage in that order: how many elements (8 bytes), and the elements. */
+static const unsigned char old_magic[] = { 0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50,
+	0x19, '.' };
+
+/* The storages that tensors name, without data yet; nodes up to `last` are those of the tensors. */
+static enum status list_storages(struct checkpoint *c, uint32_t last)
+{
+	const struct machine *m = &c->m;
+
+	c->storage = calloc((size_t)last + 1, sizeof *c->storage);
+	if (!c->storage)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a list of storages");
+	for (uint32_t i = 1; i <= last; i++)
+		if (m->node[i].kind == STORAGE)
+			c->storage[c->n_storages++] = (struct storage){ m->node[i].text, m->node[i].text_len, NULL,
+				(size_t)globals[m->node[i].type].size };
+	qsort(c->storage, c->n_storages, sizeof *c->storage, compare_keys);
+	return STATUS_OK;
+}
+
+/* Takes the data of one storage; several tensors may name it. */
+static enum status take_storage(struct checkpoint *c, const struct node *key)
+{
+	const struct storage wanted = { .key = key->text, .key_len = key->text_len };
+	struct storage *first = c->n_storages ? bsearch(&wanted, c->storage, c->n_storages, sizeof wanted, compare_keys)
+					      : NULL,
+		       *end = c->storage + c->n_storages;
+	const unsigned char *data = NULL;
+	uint64_t elements = 0;
+	size_t len;
+
+	TRY(take_uint(&c->m, 8, &elements));
+	if (!first || first->data || elements > (size_t)(c->m.end - c->m.at) / first->len)
+		return status_fail(STATUS_CORRUPT, "a storage of the pickle is truncated or unknown");
+	len = (size_t)elements * first->len;
+	TRY(take_bytes(&c->m, len, &data));
+	while (first > c->storage && !compare_keys(first - 1, &wanted))
+		first--;
+	for (; first < end && !compare_keys(first, &wanted); first++) {
+		first->data = data;
+		first->len = len;
+	}
+	return STATUS_OK;
+}
+
+/* The next of the pickles; what the one before it left is forgotten. */
+static enum status run_next(struct machine *m, uint32_t *out)
+{
+	m->n_stack = m->n_marks = m->memo_next = 0;
+	return run(m, out);
+}
+
+static enum status parse_old(struct checkpoint *c, const unsigned char *end, struct stored_tensor **out, int64_t *count)
+{
+	struct machine *m = &c->m;
+	uint32_t version = 0, about = 0, tensors = 0, keys = 0, last;
+	const struct node *little;
+
+	TRY(run_next(m, &version));
+	TRY(run_next(m, &about));
+	little = m->node[about].kind == DICT ? find_key(m, &m->node[about], "little_endian") : NULL;
+	if (little && little->number == 0)
+		return status_fail(STATUS_UNSUPPORTED, "a big-endian checkpoint; only little-endian ones are known");
+	TRY(run_next(m, &tensors));
+	last = (uint32_t)m->n_nodes;
+	TRY(run_next(m, &keys));
+	if (m->node[keys].kind != LIST)
+		return status_fail(STATUS_CORRUPT, "the pickle has no list of storages");
+	TRY(list_storages(c, last));
+	m->end = end;
+	for (uint32_t link = m->node[keys].first; link; link = m->link[link].next) {
+		if (m->node[m->link[link].node].kind != TEXT)
+			return fail_damaged();
+		TRY(take_storage(c, &m->node[m->link[link].node]));
+	}
+	return take_tensors(c, tensors, out, count);
+}
+
+static enum status open_old(const unsigned char *file, size_t size, struct stored_tensor **out, int64_t *count)
 {
 	struct checkpoint c = { .program = NULL };
 	enum status status;
 
+	if (size < sizeof old_magic || memcmp(file, old_magic, sizeof old_magic) != 0)
+		return status_fail(STATUS_UNSUPPORTED, "refused: a pickle, but none that torch.save wrote");
+	file += sizeof old_magic;
+	size -= sizeof old_magic;
+	TRY(new_machine(file, size < PROGRAM_MAX ? size : PROGRAM_MAX, &c.m));
+	status = parse_old(&c, file + size, out, count);
+	free(c.storage);
+	free_machine(&c.m);
+	return status;
+}
+
+bool pickle_is(const unsigned char *file, size_t size)
+{
+	return (size >= 4 && !memcmp(file, "PK\3\4", 4)) ||
+	       (size >= sizeof old_magic && !memcmp(file, old_magic, sizeof old_magic));
+}
+
+enum status pickle_parse(const unsigned char *file, size_t size, struct stored_tensor **out, int64_t *count)
+{
+	struct checkpoint c = { .program = NULL };
+	uint32_t value = 0;
+	enum status status;
+
 	if (size >= 2 && file[0] == 0x80)
-		return status_fail(STATUS_UNSUPPORTED,
-			"refused: a bare pickle, as old versions of torch wrote; convert it to safetensors");
+		return open_old(file, size, out, count);
 	TRY(zip_open(file, size, &c.zip));
 	status = open_program(&c);
 	if (status == STATUS_OK) {
-		status = parse_program(&c, out, count);
+		status = run(&c.m, &value);
+		if (status == STATUS_OK)
+			status = take_tensors(&c, value, out, count);
 		free_machine(&c.m);
 	}
 	zip_free(&c.zip);

@@ -123,13 +123,17 @@ static bool ends_with(const char *name, const char *suffix)
 	return len > suffix_len && !strcasecmp(name + len - suffix_len, suffix);
 }
 
-/* By its name, else by its content. */
+/* By its content; where that is of no format, by its name, for the message. */
 static enum status parse_file(const struct mapped *m, struct stored_tensor **list, int64_t *count)
 {
 	static const char *const pickles[] = { ".bin", ".pt", ".pth", ".ckpt" };
 
 	if (ends_with(m->path, ".gguf") || (m->size >= 4 && !memcmp(m->data, "GGUF", 4)))
 		return gguf_parse(m->data, m->size, list, count);
+	if (m->size > 8 && m->data[8] == '{')
+		return safetensors_parse(m->data, m->size, list, count);
+	if (pickle_is(m->data, m->size))
+		return pickle_parse(m->data, m->size, list, count);
 	for (size_t i = 0; i < sizeof pickles / sizeof pickles[0]; i++)
 		if (ends_with(m->path, pickles[i]))
 			return pickle_parse(m->data, m->size, list, count);

@@ -219,6 +219,33 @@ static void check_shards(void)
 	check_open_fails(dir, STATUS_CORRUPT, "plain file name", "an index that names the folder above");
 }
 
+/* {"state_dict": {"a": float32 0 .. 11 as [3, 4], "row": a[1], "half": [1.5, -2] in bfloat16, "parameter": [[7]]}}, by
+ * torch 2.15 with _use_new_zipfile_serialization=False. */
+static void check_old_pickle(void)
+{
+	static const char file[] = "tests/fuzz/seeds/pickle/old.pt";
+	struct weights *w = NULL;
+	struct tensor t;
+	float row[4], a[12];
+	char path[300];
+
+	CHECK("a pickle without zip", weights_open_file(file, &w) == STATUS_OK && weights_count(w) == 4);
+	if (!w)
+		return;
+	CHECK("its shapes", weights_find(w, "a", 2, (int64_t[]){ 3, 4 }, &t) == STATUS_OK &&
+				    weights_find(w, "parameter", 2, (int64_t[]){ 1, 1 }, &t) == STATUS_OK &&
+				    weights_find(w, "half", 1, (int64_t[]){ 2 }, &t) == STATUS_OK &&
+				    t.dtype == DTYPE_BF16);
+	weights_floats(w, "a", a);
+	weights_floats(w, "row", row);
+	CHECK("its values", a[0] == 0 && a[11] == 11 && row[0] == 4 && row[3] == 7);
+	weights_close(w);
+	snprintf(path, sizeof path, "%s/named.safetensors", new_folder("content"));
+	CHECK("... whatever its name", !symlink(realpath(file, (char[4096]){ 0 }), path) &&
+					       weights_open_file(path, &w) == STATUS_OK && weights_count(w) == 4);
+	weights_close(w);
+}
+
 static void check_folders(void)
 {
 	const char *dir = new_folder("vae");
@@ -374,6 +401,7 @@ int main(void)
 	check_odd_headers();
 	check_shards();
 	check_folders();
+	check_old_pickle();
 	check_bad_files();
 	new_folder(".");
 	rmdir(root);
