@@ -12,29 +12,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/conv_blocks.h"
 #include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
 
 static const float NORM_EPS = 1e-6f; /* fixed in the reference, in no configuration */
 
-struct resnet {
-	struct weight *norm1_weight, *norm1_bias, *conv1, *conv1_bias;
-	struct weight *norm2_weight, *norm2_bias, *conv2, *conv2_bias;
-	struct weight *shortcut, *shortcut_bias; /* where the number of channels changes */
-	int64_t in, out;
-};
-
-struct mid_attention {
-	struct weight *norm_weight, *norm_bias, *q, *q_bias, *k, *k_bias, *v, *v_bias, *out, *out_bias;
-};
-
-struct upsampler {
-	struct weight *conv, *conv_bias;
-};
-
 struct ends {
-	struct weight *conv_in, *conv_in_bias, *norm_weight, *norm_bias, *conv_out, *conv_out_bias;
+	struct conv_norm norm;
+	struct weight *conv_in, *conv_in_bias, *conv_out, *conv_out_bias;
 };
 
 struct quant {
@@ -45,50 +32,11 @@ enum { D_ONE, D_IN, D_OUT, D_LATENT, D_RGB, D_COUNT };
 
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 
-static const struct load_entry resnet_table[] = {
-	VECTOR(resnet, norm1_weight, "norm1.weight", D_IN),
-	VECTOR(resnet, norm1_bias, "norm1.bias", D_IN),
-	LOAD_ONE(resnet, conv1, LOAD_CONV_3, "conv1.weight", D_OUT, D_IN),
-	VECTOR(resnet, conv1_bias, "conv1.bias", D_OUT),
-	VECTOR(resnet, norm2_weight, "norm2.weight", D_OUT),
-	VECTOR(resnet, norm2_bias, "norm2.bias", D_OUT),
-	LOAD_ONE(resnet, conv2, LOAD_CONV_3, "conv2.weight", D_OUT, D_OUT),
-	VECTOR(resnet, conv2_bias, "conv2.bias", D_OUT),
-};
-
-static const struct load_entry shortcut_table[] = {
-	LOAD_ONE(resnet, shortcut, LOAD_CONV_1, "conv_shortcut.weight", D_OUT, D_IN),
-	VECTOR(resnet, shortcut_bias, "conv_shortcut.bias", D_OUT),
-};
-
-#define ATTENTION(q_name, k_name, v_name, out_name)                                                                    \
-	{                                                                                                              \
-		VECTOR(mid_attention, norm_weight, "group_norm.weight", D_OUT),                                        \
-			VECTOR(mid_attention, norm_bias, "group_norm.bias", D_OUT),                                    \
-			LOAD_ONE(mid_attention, q, LOAD_LINEAR_1X1, q_name ".weight", D_OUT, D_OUT),                   \
-			VECTOR(mid_attention, q_bias, q_name ".bias", D_OUT),                                          \
-			LOAD_ONE(mid_attention, k, LOAD_LINEAR_1X1, k_name ".weight", D_OUT, D_OUT),                   \
-			VECTOR(mid_attention, k_bias, k_name ".bias", D_OUT),                                          \
-			LOAD_ONE(mid_attention, v, LOAD_LINEAR_1X1, v_name ".weight", D_OUT, D_OUT),                   \
-			VECTOR(mid_attention, v_bias, v_name ".bias", D_OUT),                                          \
-			LOAD_ONE(mid_attention, out, LOAD_LINEAR_1X1, out_name ".weight", D_OUT, D_OUT),               \
-			VECTOR(mid_attention, out_bias, out_name ".bias", D_OUT),                                      \
-	}
-
-static const struct load_entry attention_table[] = ATTENTION("to_q", "to_k", "to_v", "to_out.0");
-/* the spelling of files from before diffusers 0.17 */
-static const struct load_entry old_attention_table[] = ATTENTION("query", "key", "value", "proj_attn");
-
-static const struct load_entry upsampler_table[] = {
-	LOAD_ONE(upsampler, conv, LOAD_CONV_3, "conv.weight", D_OUT, D_OUT),
-	VECTOR(upsampler, conv_bias, "conv.bias", D_OUT),
-};
-
 static const struct load_entry ends_table[] = {
 	LOAD_ONE(ends, conv_in, LOAD_CONV_3, "decoder.conv_in.weight", D_IN, D_LATENT),
 	VECTOR(ends, conv_in_bias, "decoder.conv_in.bias", D_IN),
-	VECTOR(ends, norm_weight, "decoder.conv_norm_out.weight", D_OUT),
-	VECTOR(ends, norm_bias, "decoder.conv_norm_out.bias", D_OUT),
+	VECTOR(ends, norm.weight, "decoder.conv_norm_out.weight", D_OUT),
+	VECTOR(ends, norm.bias, "decoder.conv_norm_out.bias", D_OUT),
 	LOAD_ONE(ends, conv_out, LOAD_CONV_3, "decoder.conv_out.weight", D_RGB, D_OUT),
 	VECTOR(ends, conv_out_bias, "decoder.conv_out.bias", D_RGB),
 };
@@ -104,10 +52,10 @@ struct autoencoder {
 	struct weights *weights;
 	struct ends ends;
 	struct quant quant;
-	struct resnet mid[2];
-	struct mid_attention attention;
-	struct resnet *resnets; /* [n_blocks][layers_per_block + 1] */
-	struct upsampler upsamplers[AUTOENCODER_BLOCKS_MAX];
+	struct residual mid[2];
+	struct place_attention attention;
+	struct residual *resnets; /* [n_blocks][layers_per_block + 1] */
+	struct conv_sampler upsamplers[AUTOENCODER_BLOCKS_MAX];
 };
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
@@ -210,33 +158,21 @@ enum status autoencoder_config_read(const struct component *part, struct autoenc
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static enum status load_resnet(struct autoencoder *a, const char *prefix, int64_t in, int64_t out, struct resnet *r)
+static enum status load_resnet(struct autoencoder *a, const char *prefix, int64_t in, int64_t out, struct residual *r)
 {
-	int64_t dims[D_COUNT] = { [D_ONE] = 1, [D_IN] = in, [D_OUT] = out };
-	struct loader loader = { a->k, a->weights, dims };
-
-	r->in = in;
-	r->out = out;
-	TRY(load_table(&loader, prefix, resnet_table, LOAD_COUNT(resnet_table), r));
-	if (in != out)
-		TRY(load_table(&loader, prefix, shortcut_table, LOAD_COUNT(shortcut_table), r));
-	return STATUS_OK;
+	return residual_load(a->k, a->weights, prefix, &(struct conv_shape){ .in = in, .out = out }, r);
 }
 
 static enum status load_mid(struct autoencoder *a)
 {
 	int64_t width = a->config.channels[a->config.n_blocks - 1];
-	int64_t dims[D_COUNT] = { [D_ONE] = 1, [D_OUT] = width };
-	struct loader loader = { a->k, a->weights, dims };
-	static const char prefix[] = "decoder.mid_block.attentions.0.";
-	bool old = weights_has(a->weights, "decoder.mid_block.attentions.0.query.weight");
 
 	TRY(load_resnet(a, "decoder.mid_block.resnets.0.", width, width, &a->mid[0]));
 	TRY(load_resnet(a, "decoder.mid_block.resnets.1.", width, width, &a->mid[1]));
 	if (!a->config.attention)
 		return STATUS_OK;
-	return load_table(&loader, prefix, old ? old_attention_table : attention_table, LOAD_COUNT(attention_table),
-		&a->attention);
+	return place_attention_load(a->k, a->weights, "decoder.mid_block.attentions.0.",
+		&(struct conv_shape){ .in = width, .out = width }, &a->attention);
 }
 
 static int64_t resnets_per_block(const struct autoencoder *a)
@@ -249,8 +185,6 @@ static enum status load_up_block(struct autoencoder *a, int block)
 	const struct autoencoder_config *c = &a->config;
 	int64_t out = c->channels[c->n_blocks - 1 - block];
 	int64_t in = block == 0 ? out : c->channels[c->n_blocks - block];
-	int64_t dims[D_COUNT] = { [D_ONE] = 1, [D_OUT] = out };
-	struct loader loader = { a->k, a->weights, dims };
 	char prefix[64];
 
 	for (int64_t i = 0; i < resnets_per_block(a); i++) {
@@ -260,7 +194,7 @@ static enum status load_up_block(struct autoencoder *a, int block)
 	if (block == c->n_blocks - 1)
 		return STATUS_OK;
 	snprintf(prefix, sizeof prefix, "decoder.up_blocks.%d.upsamplers.0.", block);
-	return load_table(&loader, prefix, upsampler_table, LOAD_COUNT(upsampler_table), &a->upsamplers[block]);
+	return conv_sampler_load(a->k, a->weights, prefix, out, &a->upsamplers[block]);
 }
 
 static enum status load_all(struct autoencoder *a, const struct component *from)
@@ -309,153 +243,24 @@ enum status autoencoder_open(struct kernels *k, const struct component *c, struc
 	return STATUS_OK;
 }
 
-static void free_resnet(struct autoencoder *a, struct resnet *r)
-{
-	load_free(a->k, resnet_table, LOAD_COUNT(resnet_table), r);
-	load_free(a->k, shortcut_table, LOAD_COUNT(shortcut_table), r);
-}
-
 void autoencoder_close(struct autoencoder *a)
 {
 	if (!a)
 		return;
 	load_free(a->k, ends_table, LOAD_COUNT(ends_table), &a->ends);
 	load_free(a->k, quant_table, LOAD_COUNT(quant_table), &a->quant);
-	load_free(a->k, attention_table, LOAD_COUNT(attention_table), &a->attention);
-	free_resnet(a, &a->mid[0]);
-	free_resnet(a, &a->mid[1]);
+	place_attention_free(a->k, &a->attention);
+	residual_free(a->k, &a->mid[0]);
+	residual_free(a->k, &a->mid[1]);
 	for (int64_t i = 0; a->resnets && i < a->config.n_blocks * resnets_per_block(a); i++)
-		free_resnet(a, &a->resnets[i]);
+		residual_free(a->k, &a->resnets[i]);
 	for (int i = 0; i < AUTOENCODER_BLOCKS_MAX; i++)
-		load_free(a->k, upsampler_table, LOAD_COUNT(upsampler_table), &a->upsamplers[i]);
+		conv_sampler_free(a->k, &a->upsamplers[i]);
 	free(a->resnets);
 	free(a);
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
-
-static enum status take_like(
-	struct arena *arena, enum dtype dtype, struct tensor t, int64_t channels, struct tensor *out)
-{
-	return arena_take(arena, dtype, 3, (int64_t[]){ t.dim[0], t.dim[1], channels }, out);
-}
-
-/* x as an operand: itself where the stream's dtype is the operands', else a copy. */
-static enum status as_operand(struct autoencoder *a, struct arena *arena, struct tensor x, struct tensor *out)
-{
-	int64_t flat[2] = { x.dim[0] * x.dim[1], x.dim[2] };
-
-	if (kernels_dtype(a->k) == x.dtype) {
-		*out = x;
-		return STATUS_OK;
-	}
-	TRY(take_like(arena, kernels_dtype(a->k), x, x.dim[2], out));
-	return kernels_unary(
-		a->k, UNARY_COPY, tensor_view(x.data, x.dtype, 2, flat), tensor_view(out->data, out->dtype, 2, flat));
-}
-
-/* y += conv2(silu(norm2(conv1(silu(norm1(x)))))) where y holds x or its shortcut already. */
-static enum status resnet_body(
-	struct autoencoder *a, struct arena *arena, const struct resnet *r, struct tensor x, struct tensor y)
-{
-	enum dtype dtype = kernels_dtype(a->k);
-	int groups = (int)a->config.groups;
-	struct tensor normed, hidden;
-
-	TRY(take_like(arena, dtype, x, r->in, &normed));
-	TRY(take_like(arena, dtype, x, r->out, &hidden));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = x,
-					     .groups = groups,
-					     .weight = r->norm1_weight,
-					     .bias = r->norm1_bias,
-					     .eps = NORM_EPS,
-					     .silu = true,
-					     .y = normed }));
-	TRY(kernels_conv(a->k, &(struct conv){ .x = normed, .w = r->conv1, .bias = r->conv1_bias, .y = hidden }));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = hidden,
-					     .groups = groups,
-					     .weight = r->norm2_weight,
-					     .bias = r->norm2_bias,
-					     .eps = NORM_EPS,
-					     .silu = true,
-					     .y = hidden }));
-	return kernels_conv(
-		a->k, &(struct conv){ .x = hidden, .w = r->conv2, .bias = r->conv2_bias, .accumulate = true, .y = y });
-}
-
-static enum status run_resnet(struct autoencoder *a, struct arena *arena, const struct resnet *r, struct tensor *stream)
-{
-	struct tensor x = *stream, y = x, operand;
-	size_t mark;
-
-	if (r->shortcut)
-		TRY(take_like(arena, DTYPE_F32, x, r->out, &y));
-	mark = arena_mark(arena);
-	if (r->shortcut) {
-		TRY(as_operand(a, arena, x, &operand));
-		TRY(kernels_conv(
-			a->k, &(struct conv){ .x = operand, .w = r->shortcut, .bias = r->shortcut_bias, .y = y }));
-		arena_release(arena, mark);
-		TRY(resnet_body(a, arena, r, x, y));
-	} else {
-		TRY(resnet_body(a, arena, r, x, y));
-	}
-	arena_release(arena, mark);
-	*stream = y;
-	return STATUS_OK;
-}
-
-/* x += out(attention(norm(x))), one head as wide as the picture has channels. */
-static enum status run_attention(struct autoencoder *a, struct arena *arena, struct tensor stream)
-{
-	const struct mid_attention *m = &a->attention;
-	enum dtype dtype = kernels_dtype(a->k);
-	int64_t pixels = stream.dim[0] * stream.dim[1], width = stream.dim[2];
-	int64_t flat[2] = { pixels, width }, heads[3] = { pixels, 1, width };
-	struct weight *const weight[3] = { m->q, m->k, m->v }, *const bias[3] = { m->q_bias, m->k_bias, m->v_bias };
-	struct tensor normed, qkv[3];
-
-	TRY(take_like(arena, dtype, stream, width, &normed));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = stream,
-					     .groups = (int)a->config.groups,
-					     .weight = m->norm_weight,
-					     .bias = m->norm_bias,
-					     .eps = NORM_EPS,
-					     .y = normed }));
-	normed = tensor_view(normed.data, dtype, 2, flat);
-	for (int i = 0; i < 3; i++) {
-		TRY(arena_take(arena, dtype, 2, flat, &qkv[i]));
-		TRY(kernels_linear(
-			a->k, &(struct linear){ .x = normed, .w = weight[i], .bias = bias[i], .y = qkv[i] }));
-		qkv[i] = tensor_view(qkv[i].data, dtype, 3, heads);
-	}
-	TRY(kernels_attention(a->k, &(struct attention){ .q = qkv[0],
-					    .k = qkv[1],
-					    .v = qkv[2],
-					    .scale = 1 / sqrtf((float)width),
-					    .out = tensor_view(normed.data, dtype, 3, heads) }));
-	return kernels_linear(a->k, &(struct linear){ .x = normed,
-					    .w = m->out,
-					    .bias = m->out_bias,
-					    .accumulate = true,
-					    .y = tensor_view(stream.data, DTYPE_F32, 2, flat) });
-}
-
-static enum status run_upsampler(
-	struct autoencoder *a, struct arena *arena, const struct upsampler *u, struct tensor *stream)
-{
-	struct tensor x = *stream, y, operand;
-	size_t mark;
-
-	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ 2 * x.dim[0], 2 * x.dim[1], x.dim[2] }, &y));
-	mark = arena_mark(arena);
-	TRY(as_operand(a, arena, x, &operand));
-	TRY(kernels_conv(
-		a->k, &(struct conv){ .x = operand, .w = u->conv, .bias = u->conv_bias, .upsample = true, .y = y }));
-	arena_release(arena, mark);
-	*stream = y;
-	return STATUS_OK;
-}
 
 /* A row of the host in device memory, taken from the arena. */
 static enum status upload_row(
@@ -490,20 +295,21 @@ static enum status apply_statistics(struct autoencoder *a, struct arena *arena, 
 }
 
 /* Latents to the stream that enters the middle block. */
-static enum status run_conv_in(struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *stream)
+static enum status run_conv_in(
+	struct autoencoder *a, const struct conv_pass *p, struct tensor latents, struct tensor *stream)
 {
 	const struct autoencoder_config *c = &a->config;
 	int64_t height = latents.dim[1], width = latents.dim[2];
 	struct tensor x, quantised;
 
-	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ height, width, c->channels[c->n_blocks - 1] }, stream));
-	TRY(take_like(arena, kernels_dtype(a->k), *stream, c->latent_channels, &x));
+	TRY(arena_take(p->arena, DTYPE_F32, 3, (int64_t[]){ height, width, c->channels[c->n_blocks - 1] }, stream));
+	TRY(conv_take(p, kernels_dtype(a->k), *stream, c->latent_channels, &x));
 	if (c->statistics)
-		TRY(apply_statistics(a, arena, latents, x));
+		TRY(apply_statistics(a, p->arena, latents, x));
 	else
 		TRY(kernels_to_nhwc(a->k, latents, (float)(1 / c->scaling_factor), (float)c->shift_factor, x));
 	if (c->post_quant_conv) {
-		TRY(take_like(arena, kernels_dtype(a->k), *stream, c->latent_channels, &quantised));
+		TRY(conv_take(p, kernels_dtype(a->k), *stream, c->latent_channels, &quantised));
 		TRY(kernels_conv(a->k,
 			&(struct conv){ .x = x, .w = a->quant.conv, .bias = a->quant.conv_bias, .y = quantised }));
 		x = quantised;
@@ -512,47 +318,39 @@ static enum status run_conv_in(struct autoencoder *a, struct arena *arena, struc
 		a->k, &(struct conv){ .x = x, .w = a->ends.conv_in, .bias = a->ends.conv_in_bias, .y = *stream });
 }
 
-static enum status run_conv_out(struct autoencoder *a, struct arena *arena, struct tensor stream, struct tensor picture)
+static enum status run_conv_out(
+	struct autoencoder *a, const struct conv_pass *p, struct tensor stream, struct tensor picture)
 {
 	struct tensor normed;
 
-	TRY(take_like(arena, kernels_dtype(a->k), stream, stream.dim[2], &normed));
-	TRY(kernels_group_norm(a->k, &(struct group_norm){ .x = stream,
-					     .groups = (int)a->config.groups,
-					     .weight = a->ends.norm_weight,
-					     .bias = a->ends.norm_bias,
-					     .eps = NORM_EPS,
-					     .silu = true,
-					     .y = normed }));
+	TRY(conv_take(p, kernels_dtype(a->k), stream, stream.dim[2], &normed));
+	TRY(conv_group_norm(p, &a->ends.norm, true, stream, normed));
 	return kernels_conv(a->k,
 		&(struct conv){ .x = normed, .w = a->ends.conv_out, .bias = a->ends.conv_out_bias, .y = picture });
 }
 
-static enum status run_middle(struct autoencoder *a, struct arena *arena, struct tensor *stream)
+static enum status run_middle(struct autoencoder *a, const struct conv_pass *p, struct tensor *stream)
 {
-	size_t mark = arena_mark(arena);
-
-	TRY(run_resnet(a, arena, &a->mid[0], stream));
-	if (a->config.attention) {
-		TRY(run_attention(a, arena, *stream));
-		arena_release(arena, mark);
-	}
-	return run_resnet(a, arena, &a->mid[1], stream);
+	TRY(residual_run(p, &a->mid[0], stream));
+	if (a->config.attention)
+		TRY(place_attention_run(p, &a->attention, *stream));
+	return residual_run(p, &a->mid[1], stream);
 }
 
 static enum status decode(struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor picture)
 {
+	const struct conv_pass p = { .k = a->k, .arena = arena, .groups = (int)a->config.groups, .eps = NORM_EPS };
 	struct tensor stream;
 
-	TRY(run_conv_in(a, arena, latents, &stream));
-	TRY(run_middle(a, arena, &stream));
+	TRY(run_conv_in(a, &p, latents, &stream));
+	TRY(run_middle(a, &p, &stream));
 	for (int block = 0; block < a->config.n_blocks; block++) {
 		for (int64_t i = 0; i < resnets_per_block(a); i++)
-			TRY(run_resnet(a, arena, &a->resnets[block * resnets_per_block(a) + i], &stream));
+			TRY(residual_run(&p, &a->resnets[block * resnets_per_block(a) + i], &stream));
 		if (block < a->config.n_blocks - 1)
-			TRY(run_upsampler(a, arena, &a->upsamplers[block], &stream));
+			TRY(conv_double(&p, &a->upsamplers[block], &stream));
 	}
-	return run_conv_out(a, arena, stream, picture);
+	return run_conv_out(a, &p, stream, picture);
 }
 
 enum status autoencoder_decode(

@@ -7,90 +7,35 @@
  */
 #include "engine/movq.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/conv_blocks.h"
 #include "engine/json.h"
-#include "engine/load.h"
 
 static const float NORM_EPS = 1e-6f; /* fixed in the reference, in no configuration; so are the groups */
 enum { GROUPS = 32 };
 
-struct spatial {
-	struct weight *norm, *norm_bias, *y, *y_bias, *b, *b_bias;
-};
-
-struct resnet {
-	struct spatial norm1, norm2;
-	struct weight *conv1, *conv1_bias, *conv2, *conv2_bias;
-	struct weight *shortcut, *shortcut_bias; /* where the number of channels changes */
-	int64_t in, out;
-};
-
-struct attention_layer {
-	struct spatial norm;
-	struct weight *q, *q_bias, *k, *k_bias, *v, *v_bias, *out, *out_bias;
-};
-
-struct upsampler {
-	struct weight *conv, *conv_bias;
-};
-
 struct ends {
-	struct spatial norm;
+	struct conv_norm norm;
 	struct weight *post_quant, *post_quant_bias, *conv_in, *conv_in_bias, *conv_out, *conv_out_bias;
 };
 
 enum { D_ONE, D_IN, D_OUT, D_LATENT, D_VQ, D_RGB, D_COUNT };
 
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
-#define SPATIAL(type, member, prefix, rows)                                                                            \
-	VECTOR(type, member.norm, prefix "norm_layer.weight", rows),                                                   \
-		VECTOR(type, member.norm_bias, prefix "norm_layer.bias", rows),                                        \
-		LOAD_ONE(type, member.y, LOAD_CONV_1, prefix "conv_y.weight", rows, D_VQ),                             \
-		VECTOR(type, member.y_bias, prefix "conv_y.bias", rows),                                               \
-		LOAD_ONE(type, member.b, LOAD_CONV_1, prefix "conv_b.weight", rows, D_VQ),                             \
-		VECTOR(type, member.b_bias, prefix "conv_b.bias", rows)
-
-static const struct load_entry resnet_table[] = {
-	SPATIAL(resnet, norm1, "norm1.", D_IN),
-	LOAD_ONE(resnet, conv1, LOAD_CONV_3, "conv1.weight", D_OUT, D_IN),
-	VECTOR(resnet, conv1_bias, "conv1.bias", D_OUT),
-	SPATIAL(resnet, norm2, "norm2.", D_OUT),
-	LOAD_ONE(resnet, conv2, LOAD_CONV_3, "conv2.weight", D_OUT, D_OUT),
-	VECTOR(resnet, conv2_bias, "conv2.bias", D_OUT),
-};
-
-static const struct load_entry shortcut_table[] = {
-	LOAD_ONE(resnet, shortcut, LOAD_CONV_1, "conv_shortcut.weight", D_OUT, D_IN),
-	VECTOR(resnet, shortcut_bias, "conv_shortcut.bias", D_OUT),
-};
-
-static const struct load_entry attention_table[] = {
-	SPATIAL(attention_layer, norm, "spatial_norm.", D_OUT),
-	LOAD_ONE(attention_layer, q, LOAD_LINEAR, "to_q.weight", D_OUT, D_OUT),
-	VECTOR(attention_layer, q_bias, "to_q.bias", D_OUT),
-	LOAD_ONE(attention_layer, k, LOAD_LINEAR, "to_k.weight", D_OUT, D_OUT),
-	VECTOR(attention_layer, k_bias, "to_k.bias", D_OUT),
-	LOAD_ONE(attention_layer, v, LOAD_LINEAR, "to_v.weight", D_OUT, D_OUT),
-	VECTOR(attention_layer, v_bias, "to_v.bias", D_OUT),
-	LOAD_ONE(attention_layer, out, LOAD_LINEAR, "to_out.0.weight", D_OUT, D_OUT),
-	VECTOR(attention_layer, out_bias, "to_out.0.bias", D_OUT),
-};
-
-static const struct load_entry upsampler_table[] = {
-	LOAD_ONE(upsampler, conv, LOAD_CONV_3, "conv.weight", D_OUT, D_OUT),
-	VECTOR(upsampler, conv_bias, "conv.bias", D_OUT),
-};
-
 static const struct load_entry ends_table[] = {
 	LOAD_ONE(ends, post_quant, LOAD_CONV_1, "post_quant_conv.weight", D_LATENT, D_VQ),
 	VECTOR(ends, post_quant_bias, "post_quant_conv.bias", D_LATENT),
 	LOAD_ONE(ends, conv_in, LOAD_CONV_3, "decoder.conv_in.weight", D_IN, D_LATENT),
 	VECTOR(ends, conv_in_bias, "decoder.conv_in.bias", D_IN),
-	SPATIAL(ends, norm, "decoder.conv_norm_out.", D_OUT),
+	VECTOR(ends, norm.weight, "decoder.conv_norm_out.norm_layer.weight", D_OUT),
+	VECTOR(ends, norm.bias, "decoder.conv_norm_out.norm_layer.bias", D_OUT),
+	LOAD_ONE(ends, norm.y, LOAD_CONV_1, "decoder.conv_norm_out.conv_y.weight", D_OUT, D_VQ),
+	VECTOR(ends, norm.y_bias, "decoder.conv_norm_out.conv_y.bias", D_OUT),
+	LOAD_ONE(ends, norm.b, LOAD_CONV_1, "decoder.conv_norm_out.conv_b.weight", D_OUT, D_VQ),
+	VECTOR(ends, norm.b_bias, "decoder.conv_norm_out.conv_b.bias", D_OUT),
 	LOAD_ONE(ends, conv_out, LOAD_CONV_3, "decoder.conv_out.weight", D_RGB, D_OUT),
 	VECTOR(ends, conv_out_bias, "decoder.conv_out.bias", D_RGB),
 };
@@ -100,11 +45,11 @@ struct movq {
 	struct movq_config config;
 	struct weights *weights; /* while loading */
 	struct ends ends;
-	struct resnet mid[2];
-	struct attention_layer mid_attention;
-	struct resnet *resnets;             /* [n_blocks][layers_per_block + 1] */
-	struct attention_layer *attentions; /* the same; empty where a block has none */
-	struct upsampler upsamplers[MOVQ_BLOCKS_MAX];
+	struct residual mid[2];
+	struct place_attention mid_attention;
+	struct residual *resnets;           /* [n_blocks][layers_per_block + 1] */
+	struct place_attention *attentions; /* the same; empty where a block has none */
+	struct conv_sampler upsamplers[MOVQ_BLOCKS_MAX];
 };
 
 /* ---- configuration ----------------------------------------------------------------------------------------------- */
@@ -183,33 +128,37 @@ enum status movq_config_read(const char *path, struct movq_config *out)
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static enum status load_part(
-	struct movq *m, const char *prefix, const struct load_entry *table, int n, int64_t in, int64_t out, void *base)
+static struct conv_shape shape_of(const struct movq *m, int64_t in, int64_t out)
 {
+	return (struct conv_shape){ .in = in, .out = out, .spatial = m->config.vq_channels };
+}
+
+static enum status load_resnet(struct movq *m, const char *prefix, int64_t in, int64_t out, struct residual *r)
+{
+	const struct conv_shape shape = shape_of(m, in, out);
+
+	return residual_load(m->k, m->weights, prefix, &shape, r);
+}
+
+static enum status load_attention(struct movq *m, const char *prefix, int64_t width, struct place_attention *a)
+{
+	const struct conv_shape shape = shape_of(m, width, width);
+
+	return place_attention_load(m->k, m->weights, prefix, &shape, a);
+}
+
+static enum status load_ends(struct movq *m)
+{
+	const struct movq_config *c = &m->config;
 	const int64_t dims[D_COUNT] = { [D_ONE] = 1,
-		[D_IN] = in,
-		[D_OUT] = out,
-		[D_LATENT] = m->config.latent_channels,
-		[D_VQ] = m->config.vq_channels,
+		[D_IN] = c->channels[c->n_blocks - 1],
+		[D_OUT] = c->channels[0],
+		[D_LATENT] = c->latent_channels,
+		[D_VQ] = c->vq_channels,
 		[D_RGB] = 3 };
 	const struct loader loader = { m->k, m->weights, dims };
 
-	return load_table(&loader, prefix, table, n, base);
-}
-
-static enum status load_resnet(struct movq *m, const char *prefix, int64_t in, int64_t out, struct resnet *r)
-{
-	r->in = in;
-	r->out = out;
-	TRY(load_part(m, prefix, resnet_table, LOAD_COUNT(resnet_table), in, out, r));
-	if (in != out)
-		TRY(load_part(m, prefix, shortcut_table, LOAD_COUNT(shortcut_table), in, out, r));
-	return STATUS_OK;
-}
-
-static enum status load_attention(struct movq *m, const char *prefix, int64_t width, struct attention_layer *a)
-{
-	return load_part(m, prefix, attention_table, LOAD_COUNT(attention_table), width, width, a);
+	return load_table(&loader, "", ends_table, LOAD_COUNT(ends_table), &m->ends);
 }
 
 static int64_t resnets_per_block(const struct movq *m)
@@ -234,7 +183,7 @@ static enum status load_up_block(struct movq *m, int block)
 	if (block == c->n_blocks - 1)
 		return STATUS_OK;
 	snprintf(prefix, sizeof prefix, "decoder.up_blocks.%d.upsamplers.0.", block);
-	return load_part(m, prefix, upsampler_table, LOAD_COUNT(upsampler_table), out, out, &m->upsamplers[block]);
+	return conv_sampler_load(m->k, m->weights, prefix, out, &m->upsamplers[block]);
 }
 
 static enum status load(struct movq *m, const struct component *from)
@@ -250,7 +199,7 @@ static enum status load(struct movq *m, const struct component *from)
 	m->attentions = calloc((size_t)(c->n_blocks * resnets_per_block(m)), sizeof *m->attentions);
 	if (!m->resnets || !m->attentions)
 		return status_fail(STATUS_NO_MEMORY, "no memory for the autoencoder");
-	TRY(load_part(m, "", ends_table, LOAD_COUNT(ends_table), width, c->channels[0], &m->ends));
+	TRY(load_ends(m));
 	TRY(load_resnet(m, "decoder.mid_block.resnets.0.", width, width, &m->mid[0]));
 	TRY(load_resnet(m, "decoder.mid_block.resnets.1.", width, width, &m->mid[1]));
 	TRY(load_attention(m, "decoder.mid_block.attentions.0.", width, &m->mid_attention));
@@ -278,12 +227,6 @@ enum status movq_open(struct kernels *k, const struct component *c, struct movq 
 	return STATUS_OK;
 }
 
-static void free_resnet(struct movq *m, struct resnet *r)
-{
-	load_free(m->k, resnet_table, LOAD_COUNT(resnet_table), r);
-	load_free(m->k, shortcut_table, LOAD_COUNT(shortcut_table), r);
-}
-
 void movq_close(struct movq *m)
 {
 	int64_t n;
@@ -292,15 +235,15 @@ void movq_close(struct movq *m)
 		return;
 	n = m->config.n_blocks * resnets_per_block(m);
 	load_free(m->k, ends_table, LOAD_COUNT(ends_table), &m->ends);
-	free_resnet(m, &m->mid[0]);
-	free_resnet(m, &m->mid[1]);
-	load_free(m->k, attention_table, LOAD_COUNT(attention_table), &m->mid_attention);
+	residual_free(m->k, &m->mid[0]);
+	residual_free(m->k, &m->mid[1]);
+	place_attention_free(m->k, &m->mid_attention);
 	for (int64_t i = 0; m->resnets && i < n; i++)
-		free_resnet(m, &m->resnets[i]);
+		residual_free(m->k, &m->resnets[i]);
 	for (int64_t i = 0; m->attentions && i < n; i++)
-		load_free(m->k, attention_table, LOAD_COUNT(attention_table), &m->attentions[i]);
+		place_attention_free(m->k, &m->attentions[i]);
 	for (int i = 0; i < MOVQ_BLOCKS_MAX; i++)
-		load_free(m->k, upsampler_table, LOAD_COUNT(upsampler_table), &m->upsamplers[i]);
+		conv_sampler_free(m->k, &m->upsamplers[i]);
 	free(m->resnets);
 	free(m->attentions);
 	free(m);
@@ -308,200 +251,96 @@ void movq_close(struct movq *m)
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
 
-struct pass {
-	struct movq *m;
-	struct arena *arena;
-	struct tensor z; /* [h, w, channels] operand: the latents */
-};
-
-static enum status take(
-	const struct pass *p, enum dtype dtype, struct tensor like, int64_t channels, struct tensor *out)
+/* The latents [h, w, channels], an operand. */
+static struct tensor latents_of(const struct conv_pass *p)
 {
-	return arena_take(p->arena, dtype, 3, (int64_t[]){ like.dim[0], like.dim[1], channels }, out);
+	return *(const struct tensor *)p->context;
 }
 
-static struct tensor places(struct tensor t)
-{
-	return tensor_view(t.data, t.dtype, 2, (int64_t[]){ t.dim[0] * t.dim[1], t.dim[2] });
-}
-
-/* y (operation)= conv(z), brought to y's size */
+/* y (operation)= conv(latents), brought to y's size */
 static enum status apply_latents(
-	const struct pass *p, const struct weight *w, const struct weight *bias, enum unary f, struct tensor y)
+	const struct conv_pass *p, const struct weight *w, const struct weight *bias, enum unary f, struct tensor y)
 {
-	struct kernels *k = p->m->k;
-	struct tensor small, large;
+	struct tensor small, large, z = latents_of(p);
 	size_t mark = arena_mark(p->arena);
 
-	TRY(take(p, DTYPE_F32, p->z, y.dim[2], &small));
-	TRY(take(p, DTYPE_F32, y, y.dim[2], &large));
-	TRY(kernels_conv(k, &(struct conv){ .x = p->z, .w = w, .bias = bias, .y = small }));
-	TRY(kernels_resize_nearest(k, small, large));
-	TRY(kernels_unary(k, f, places(large), places(y)));
+	TRY(conv_take(p, DTYPE_F32, z, y.dim[2], &small));
+	TRY(conv_take(p, DTYPE_F32, y, y.dim[2], &large));
+	TRY(kernels_conv(p->k, &(struct conv){ .x = z, .w = w, .bias = bias, .y = small }));
+	TRY(kernels_resize_nearest(p->k, small, large));
+	TRY(kernels_unary(p->k, f, conv_places(large), conv_places(y)));
 	arena_release(p->arena, mark);
 	return STATUS_OK;
 }
 
-/* out = silu(group_norm(x) * conv_y(z) + conv_b(z)), silu if asked; out is an operand. */
+/* y = silu(group_norm(x) * conv_y(latents) + conv_b(latents)), silu if asked; y is an operand. */
 static enum status spatial_norm(
-	const struct pass *p, const struct spatial *s, struct tensor x, bool silu, struct tensor out)
+	const struct conv_pass *p, const struct conv_norm *n, bool silu, struct tensor x, struct tensor y)
 {
-	struct kernels *k = p->m->k;
 	struct tensor normed;
 	size_t mark = arena_mark(p->arena);
 
-	TRY(take(p, DTYPE_F32, x, x.dim[2], &normed));
-	TRY(kernels_group_norm(k, &(struct group_norm){ .x = x,
-					  .groups = GROUPS,
-					  .weight = s->norm,
-					  .bias = s->norm_bias,
-					  .eps = NORM_EPS,
-					  .y = normed }));
-	TRY(apply_latents(p, s->y, s->y_bias, UNARY_MULTIPLY, normed));
-	TRY(apply_latents(p, s->b, s->b_bias, UNARY_ADD, normed));
-	TRY(kernels_unary(k, silu ? UNARY_SILU : UNARY_COPY, places(normed), places(out)));
+	TRY(conv_take(p, DTYPE_F32, x, x.dim[2], &normed));
+	TRY(conv_group_norm(p, n, false, x, normed));
+	TRY(apply_latents(p, n->y, n->y_bias, UNARY_MULTIPLY, normed));
+	TRY(apply_latents(p, n->b, n->b_bias, UNARY_ADD, normed));
+	TRY(kernels_unary(p->k, silu ? UNARY_SILU : UNARY_COPY, conv_places(normed), conv_places(y)));
 	arena_release(p->arena, mark);
 	return STATUS_OK;
 }
 
-static enum status resnet_body(const struct pass *p, const struct resnet *r, struct tensor x, struct tensor y)
+static enum status run_start(const struct movq *m, const struct conv_pass *p, struct tensor *stream)
 {
-	struct kernels *k = p->m->k;
-	struct tensor normed, hidden;
+	struct tensor latents, z = latents_of(p);
 
-	TRY(take(p, kernels_dtype(k), x, r->in, &normed));
-	TRY(take(p, kernels_dtype(k), x, r->out, &hidden));
-	TRY(spatial_norm(p, &r->norm1, x, true, normed));
-	TRY(kernels_conv(k, &(struct conv){ .x = normed, .w = r->conv1, .bias = r->conv1_bias, .y = hidden }));
-	TRY(spatial_norm(p, &r->norm2, hidden, true, hidden));
-	return kernels_conv(
-		k, &(struct conv){ .x = hidden, .w = r->conv2, .bias = r->conv2_bias, .accumulate = true, .y = y });
-}
-
-static enum status run_resnet(const struct pass *p, const struct resnet *r, struct tensor *stream)
-{
-	struct kernels *k = p->m->k;
-	struct tensor x = *stream, y = x, operand;
-	size_t mark;
-
-	if (r->shortcut)
-		TRY(take(p, DTYPE_F32, x, r->out, &y));
-	mark = arena_mark(p->arena);
-	if (r->shortcut) {
-		TRY(take(p, kernels_dtype(k), x, r->in, &operand));
-		TRY(kernels_unary(k, UNARY_COPY, places(x), places(operand)));
-		TRY(kernels_conv(
-			k, &(struct conv){ .x = operand, .w = r->shortcut, .bias = r->shortcut_bias, .y = y }));
-	}
-	TRY(resnet_body(p, r, x, y));
-	arena_release(p->arena, mark);
-	*stream = y;
-	return STATUS_OK;
-}
-
-static struct tensor one_head(struct tensor t)
-{
-	return tensor_view(t.data, t.dtype, 3, (int64_t[]){ t.dim[0], 1, t.dim[1] });
-}
-
-/* x += out(attention(norm(x))), one head as wide as the picture has channels. */
-static enum status run_attention(const struct pass *p, const struct attention_layer *a, struct tensor x)
-{
-	struct kernels *k = p->m->k;
-	int64_t channels = x.dim[2];
-	struct tensor normed, t[4]; /* q, k, v, heads */
-	const struct weight *w[] = { a->q, a->k, a->v }, *bias[] = { a->q_bias, a->k_bias, a->v_bias };
-	size_t mark = arena_mark(p->arena);
-
-	TRY(take(p, kernels_dtype(k), x, channels, &normed));
-	TRY(spatial_norm(p, &a->norm, x, false, normed));
-	for (int i = 0; i < 4; i++) {
-		TRY(arena_take(p->arena, kernels_dtype(k), 2, (int64_t[]){ x.dim[0] * x.dim[1], channels }, &t[i]));
-		if (i < 3)
-			TRY(kernels_linear(
-				k, &(struct linear){ .x = places(normed), .w = w[i], .bias = bias[i], .y = t[i] }));
-	}
-	TRY(kernels_attention(k, &(struct attention){ .q = one_head(t[0]),
-					 .k = one_head(t[1]),
-					 .v = one_head(t[2]),
-					 .scale = 1 / sqrtf((float)channels),
-					 .out = one_head(t[3]) }));
-	TRY(kernels_linear(k,
-		&(struct linear){ .x = t[3], .w = a->out, .bias = a->out_bias, .accumulate = true, .y = places(x) }));
-	arena_release(p->arena, mark);
-	return STATUS_OK;
-}
-
-static enum status run_upsampler(const struct pass *p, const struct upsampler *u, struct tensor *stream)
-{
-	struct kernels *k = p->m->k;
-	struct tensor x = *stream, operand, y;
-	size_t mark;
-
-	TRY(arena_take(p->arena, DTYPE_F32, 3, (int64_t[]){ 2 * x.dim[0], 2 * x.dim[1], x.dim[2] }, &y));
-	mark = arena_mark(p->arena);
-	TRY(take(p, kernels_dtype(k), x, x.dim[2], &operand));
-	TRY(kernels_unary(k, UNARY_COPY, places(x), places(operand)));
-	TRY(kernels_conv(
-		k, &(struct conv){ .x = operand, .w = u->conv, .bias = u->conv_bias, .upsample = true, .y = y }));
-	arena_release(p->arena, mark);
-	*stream = y;
-	return STATUS_OK;
-}
-
-static enum status run_start(const struct pass *p, struct tensor *stream)
-{
-	const struct movq *m = p->m;
-	struct tensor latents;
-
-	TRY(take(p, DTYPE_F32, p->z, m->config.channels[m->config.n_blocks - 1], stream));
-	TRY(take(p, kernels_dtype(m->k), p->z, m->config.latent_channels, &latents));
+	TRY(conv_take(p, DTYPE_F32, z, m->config.channels[m->config.n_blocks - 1], stream));
+	TRY(conv_take(p, kernels_dtype(m->k), z, m->config.latent_channels, &latents));
 	TRY(kernels_conv(m->k,
-		&(struct conv){ .x = p->z, .w = m->ends.post_quant, .bias = m->ends.post_quant_bias, .y = latents }));
+		&(struct conv){ .x = z, .w = m->ends.post_quant, .bias = m->ends.post_quant_bias, .y = latents }));
 	TRY(kernels_conv(m->k,
 		&(struct conv){ .x = latents, .w = m->ends.conv_in, .bias = m->ends.conv_in_bias, .y = *stream }));
-	TRY(run_resnet(p, &m->mid[0], stream));
-	TRY(run_attention(p, &m->mid_attention, *stream));
-	return run_resnet(p, &m->mid[1], stream);
+	TRY(residual_run(p, &m->mid[0], stream));
+	TRY(place_attention_run(p, &m->mid_attention, *stream));
+	return residual_run(p, &m->mid[1], stream);
 }
 
-static enum status run_end(const struct pass *p, struct tensor x, struct tensor picture)
+static enum status run_end(const struct movq *m, const struct conv_pass *p, struct tensor x, struct tensor picture)
 {
-	struct movq *m = p->m;
 	struct tensor normed;
 
-	TRY(take(p, kernels_dtype(m->k), x, x.dim[2], &normed));
-	TRY(spatial_norm(p, &m->ends.norm, x, true, normed));
+	TRY(conv_take(p, kernels_dtype(m->k), x, x.dim[2], &normed));
+	TRY(spatial_norm(p, &m->ends.norm, true, x, normed));
 	return kernels_conv(m->k,
 		&(struct conv){ .x = normed, .w = m->ends.conv_out, .bias = m->ends.conv_out_bias, .y = picture });
 }
 
-static enum status decode(struct pass *p, struct tensor latents, struct tensor picture)
+static enum status decode(struct movq *m, struct arena *arena, struct tensor latents, struct tensor picture)
 {
-	struct movq *m = p->m;
 	const int64_t n = resnets_per_block(m);
-	struct tensor stream;
+	struct tensor stream, z;
+	const struct conv_pass p = {
+		.k = m->k, .arena = arena, .groups = GROUPS, .eps = NORM_EPS, .norm = spatial_norm, .context = &z
+	};
 
-	TRY(arena_take(p->arena, kernels_dtype(m->k), 3, (int64_t[]){ latents.dim[1], latents.dim[2], latents.dim[0] },
-		&p->z));
-	TRY(kernels_to_nhwc(m->k, latents, 1, 0, p->z));
-	TRY(run_start(p, &stream));
+	TRY(arena_take(
+		arena, kernels_dtype(m->k), 3, (int64_t[]){ latents.dim[1], latents.dim[2], latents.dim[0] }, &z));
+	TRY(kernels_to_nhwc(m->k, latents, 1, 0, z));
+	TRY(run_start(m, &p, &stream));
 	for (int block = 0; block < m->config.n_blocks; block++) {
 		for (int64_t i = block * n; i < (block + 1) * n; i++) {
-			TRY(run_resnet(p, &m->resnets[i], &stream));
+			TRY(residual_run(&p, &m->resnets[i], &stream));
 			if (m->config.attention[block])
-				TRY(run_attention(p, &m->attentions[i], stream));
+				TRY(place_attention_run(&p, &m->attentions[i], stream));
 		}
 		if (block < m->config.n_blocks - 1)
-			TRY(run_upsampler(p, &m->upsamplers[block], &stream));
+			TRY(conv_double(&p, &m->upsamplers[block], &stream));
 	}
-	return run_end(p, stream, picture);
+	return run_end(m, &p, stream, picture);
 }
 
 enum status movq_decode(struct movq *m, struct arena *arena, struct tensor latents, struct tensor *picture)
 {
 	const int64_t factor = (int64_t)1 << (m->config.n_blocks - 1);
-	struct pass p = { .m = m, .arena = arena };
 	struct tensor out;
 	enum status status;
 	size_t mark;
@@ -511,7 +350,7 @@ enum status movq_decode(struct movq *m, struct arena *arena, struct tensor laten
 			(long long)m->config.vq_channels, (long long)latents.dim[0]);
 	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ latents.dim[1] * factor, latents.dim[2] * factor, 3 }, &out));
 	mark = arena_mark(arena);
-	status = decode(&p, latents, out);
+	status = decode(m, arena, latents, out);
 	arena_release(arena, mark);
 	if (status == STATUS_OK)
 		*picture = out;
