@@ -65,12 +65,14 @@ endif
 ifeq ($(CUDA),auto)
 CUDA := $(if $(wildcard /proc/driver/nvidia/version),$(shell kernels/cuda/toolkit >/dev/null 2>&1 && echo 1),0)
 endif
+# where the toolkit is; its headers are also what the tests of the backend need
+$(BUILD)/toolkit.mk: FORCE
+	@mkdir -p $(@D)
+	@kernels/cuda/toolkit >$@.new 2>/dev/null || echo 'CUDA_FOUND := no' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+-include $(BUILD)/toolkit.mk
 ifeq ($(CUDA),1)
 PLUGIN := $(BUILD)/promptfs-cuda.so
-$(BUILD)/toolkit.mk: kernels/cuda/toolkit
-	@mkdir -p $(@D)
-	@kernels/cuda/toolkit >$@
--include $(BUILD)/toolkit.mk
 endif
 # those of these that the toolkit knows; the last one's PTX too, for what comes after it
 CUDA_ARCHS  ?= 80 86 89 90a 100 120
@@ -88,9 +90,18 @@ CUDA_HOST  := $(patsubst %.cu,$(BUILD)/%.host.o,$(wildcard kernels/cuda/*.cu)) \
               $(BUILD)/tests/cuda/shim.o $(BUILD)/tests/cuda/host.o \
               $(patsubst %.c,$(BUILD)/%.o,$(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c) engine/fp8.c engine/rng.c)
 
+# and the whole backend on it, with a fake of CUDA's libraries; what cuDNN itself thinks of the graphs
+ifeq ($(CUDA_FOUND),yes)
+FAKE     := $(BUILD)/fake/promptfs-cuda.so
+CUDA_DNN := $(BUILD)/tests/cuda/cudnn
+endif
+FAKE_OBJ := $(patsubst kernels/cuda/%.c,$(BUILD)/cuda/%.o,$(filter-out %/graph.c,$(wildcard kernels/cuda/*.c))) \
+            $(patsubst tests/cuda/fake/%.c,$(BUILD)/fake/%.o,$(wildcard tests/cuda/fake/*.c)) $(BUILD)/fake/fp8.o \
+            $(filter %.host.o,$(CUDA_HOST)) $(BUILD)/tests/cuda/shim.o
+
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: cuda-host all help deps check check-long demo asan tsan lint format fuzz bench install tests clean eval-model
+.PHONY: FORCE cuda-host all help deps check check-long demo asan tsan lint format fuzz bench install tests clean eval-model
 
 all: $(BUILD)/promptfs $(PLUGIN) ## build ./promptfs (CUDA=1: and its plugin for GPUs)
 	@ln -sfn $(BUILD)/promptfs promptfs
@@ -142,7 +153,7 @@ lint: ## module boundaries, formatting, and the strictest warnings
 format: ## clang-format on every C file
 	@clang-format -i $$(git ls-files '*.c' '*.h')
 
-tests: $(TEST_BIN) $(REPLAYS) $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%)
+tests: $(TEST_BIN) $(REPLAYS) $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%) $(FAKE) $(CUDA_DNN)
 
 cuda-host: $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%)
 
@@ -199,17 +210,22 @@ $(BUILD)/promptfs: $(BUILD)/fs/main.o $(LIB_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
-$(BUILD)/promptfs-cuda.so: $(PLUGIN_OBJ) $(BUILD)/toolkit.mk
-	$(if $(CUDA_LIBS),,$(error CUDA=1: there is no CUDA toolkit (kernels/cuda/toolkit says what is missing)))
+$(BUILD)/promptfs-cuda.so: $(PLUGIN_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CC) -shared $(FLAGS_$(VARIANT)) -fopenmp -pthread -o $@ $(PLUGIN_OBJ) $(CUDA_LIBS) -lstdc++ -ldl -lrt -lm
 
-$(BUILD)/cuda/%.o: kernels/cuda/%.c Makefile $(BUILD)/toolkit.mk
+# says what is missing where that is so
+$(PLUGIN_OBJ): $(BUILD)/toolkit.mk
+ifneq ($(CUDA_FOUND),yes)
+	@kernels/cuda/toolkit
+endif
+
+$(BUILD)/cuda/%.o: kernels/cuda/%.c Makefile
 	@mkdir -p $(@D)
 	$(SAY) CC $<
 	$(Q)$(CC) $(CPPFLAGS) $(CUDA_INCLUDES) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
 
-$(BUILD)/cuda/%.cu.o: kernels/cuda/%.cu Makefile $(BUILD)/toolkit.mk
+$(BUILD)/cuda/%.cu.o: kernels/cuda/%.cu Makefile
 	@mkdir -p $(@D)
 	$(SAY) NVCC $<
 	$(Q)$(CUDA_NVCC) $(CUDA_FLAGS) -I. -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
@@ -227,7 +243,28 @@ $(BUILD)/tests/cuda/launch: $(BUILD)/tests/cuda/launch.o $(CUDA_HOST)
 	$(SAY) LINK $@
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(PKG_LIBS)
 
-CXXFLAGS := -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wall -Wextra -Wno-unknown-pragmas
+$(BUILD)/fake/promptfs-cuda.so: $(FAKE_OBJ)
+	$(SAY) LINK $@
+	$(Q)$(CC) -shared $(FLAGS_$(VARIANT)) -fopenmp -pthread -o $@ $^ -lstdc++ -lm
+
+$(BUILD)/fake/%.o: tests/cuda/fake/%.c Makefile
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CPPFLAGS) $(CUDA_INCLUDES) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+
+$(BUILD)/fake/fp8.o: engine/fp8.c Makefile
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+
+# cuDNN without a device asks for a driver all the same
+$(CUDA_DNN): tests/cuda/cudnn.c tests/cuda/driver.c kernels/cuda/graph.c kernels/cuda/graph.h tests/unit/check.h Makefile
+	@mkdir -p $(@D)/driver
+	$(SAY) CC $@
+	$(Q)$(CC) -shared -fPIC -w -Wl,-soname,libcuda.so.1 -o $(@D)/driver/libcuda.so.1 tests/cuda/driver.c
+	$(Q)$(CC) $(CPPFLAGS) $(CUDA_INCLUDES) $(CFLAGS) -o $@ $(filter %cudnn.c %graph.c,$^) $(CUDA_LIBS) \
+		-Wl,--no-as-needed $(@D)/driver/libcuda.so.1 -Wl,-rpath,'$$ORIGIN/driver' -lstdc++ -ldl -lrt -lm
+
+CXXFLAGS := -fPIC -std=c++17 -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wall -Wextra -Wno-unknown-pragmas
 
 $(BUILD)/kernels/cuda/%.host.o: kernels/cuda/%.cu Makefile
 	@mkdir -p $(@D)
@@ -262,5 +299,5 @@ $(BUILD)/%.o: %.c Makefile VERSION
 	$(SAY) CC $<
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(CUDA_HOST:.o=.d) $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%.d) $(LIB_OBJ:.o=.d) $(PLUGIN_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d) \
+-include $(CUDA_HOST:.o=.d) $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%.d) $(LIB_OBJ:.o=.d) $(PLUGIN_OBJ:.o=.d) $(FAKE_OBJ:.o=.d) $(BUILD)/fs/main.d $(TEST_SRC:%.c=$(BUILD)/%.d) \
          $(FUZZED:%=$(BUILD)/tests/fuzz/fuzz_%.d) $(FUZZED:%=build/fuzz/tests/fuzz/fuzz_%.d) $(PARSERS:%.c=build/fuzz/%.d)

@@ -20,6 +20,9 @@ struct plugin {
 	int (*count)(void);
 	/* "NVIDIA H200, sm_90, 139.8 GiB" */
 	enum status (*describe)(int device, char *out, size_t size);
+	/* Host memory that the devices reach under the same address; for tests. */
+	void *(*take_host)(size_t len);
+	void (*give_host)(void *data);
 };
 
 typedef const struct plugin *plugin_entry(void);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SM_MIN = 80 };
+enum { SM_MIN = 80, SM_FP8 = 89 };
 
 /* ---- devices ----------------------------------------------------------------------------------------------------- */
 
@@ -87,10 +87,10 @@ static enum status cuda_open(struct kernels *k)
 	c->k = k;
 	if (k->dtype == DTYPE_OTHER)
 		k->dtype = DTYPE_BF16;
-	if (k->weight_dtype != DTYPE_OTHER)
-		return status_fail(STATUS_UNSUPPORTED, "%s does not compute in %s yet; f32 and bf16 are supported",
-			k->device, dtype_name(k->weight_dtype));
 	TRY(find_device(k, c));
+	if (k->weight_dtype == DTYPE_F8_E4M3 && c->sm < SM_FP8)
+		return status_fail(STATUS_UNSUPPORTED, "%s: %s has no products in fp8 (sm_%d and later have); use int8",
+			k->device, k->about, SM_FP8);
 	TRY(cuda_result(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "creating a stream"));
 	for (int i = 0; i < 2; i++)
 		TRY(cuda_result(c, cudaEventCreateWithFlags(&c->step[i], cudaEventDisableTiming), "creating an event"));
@@ -134,7 +134,8 @@ static enum status cuda_pace(struct kernels *k)
 
 static enum status pack_begin(struct kernels *k, struct weight *w)
 {
-	w->len = (size_t)(w->n * w->k * w->kernel * w->kernel) * dtype_size(k->dtype);
+	w->len = w->dtype == k->dtype ? (size_t)(w->n * w->k * w->kernel * w->kernel) * dtype_size(k->dtype)
+				      : lt_codes_len(w);
 	return cuda_map(k, w->len, &w->data);
 }
 
@@ -153,19 +154,37 @@ static enum status pack_conv(struct kernels *k, struct weight *w, int64_t first,
 		"packing a convolution");
 }
 
+static enum status pack_codes(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows)
+{
+	struct cuda *c = cuda_of(k);
+	const enum quantized to = w->dtype == DTYPE_I8 ? QUANTIZED_I8 : QUANTIZED_E4M3;
+	const size_t len = (size_t)(count * w->k) * dtype_size(k->dtype);
+	struct tensor x;
+	void *data;
+
+	TRY(cuda_scratch(c, SCRATCH_RESULT, len, &data));
+	TRY(cuda_copy_in(k, data, rows, len));
+	x = tensor_view(data, k->dtype, 2, (int64_t[]){ count, w->k });
+	return cuda_result(c,
+		cuda_quantize_rows(c->stream, to, &x, (char *)w->data + first * w->k, lt_scales(w) + first),
+		"bringing a matrix to 8 bits");
+}
+
 static enum status pack_rows(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows)
 {
 	const size_t row = (size_t)w->k * dtype_size(k->dtype);
 
+	if (w->dtype != k->dtype)
+		return pack_codes(k, w, first, count, rows);
 	if (w->kind == WEIGHT_CONV && w->kernel > 1)
 		return pack_conv(k, w, first, count, rows);
 	return cuda_copy_in(k, (char *)w->data + (size_t)first * row, rows, (size_t)count * row);
 }
 
-/* A table's layout is its copy in bf16; see lt.c. */
+/* A table's layout is its copy in bf16, or itself; see lt.c. */
 static void pack_free(struct kernels *k, struct weight *w)
 {
-	if (w->kind == WEIGHT_TABLE)
+	if (w->kind == WEIGHT_TABLE && w->layout != w->data)
 		cuda_unmap(k, w->layout, (size_t)tensor_count(&w->table) * 2);
 	w->layout = NULL;
 }
@@ -390,13 +409,27 @@ static const struct backend backend = {
 	.all_finite = all_finite,
 };
 
+static void *take_host(size_t len)
+{
+	void *data;
+
+	return cudaMallocHost(&data, len) ? NULL : data;
+}
+
+static void give_host(void *data)
+{
+	cudaFreeHost(data);
+}
+
 const struct plugin *promptfs_cuda_plugin(void)
 {
 	static const struct plugin plugin = { .abi = PLUGIN_ABI,
 		.backend_size = sizeof backend,
 		.backend = &backend,
 		.count = count_devices,
-		.describe = describe };
+		.describe = describe,
+		.take_host = take_host,
+		.give_host = give_host };
 
 	return &plugin;
 }

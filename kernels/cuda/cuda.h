@@ -93,6 +93,9 @@ void cuda_memory_close(struct cuda *c);
 enum status lt_open(struct cuda *c, struct lt **out);
 void lt_close(struct lt *lt); /* NULL is allowed */
 enum status lt_linear(struct cuda *c, const struct linear *op);
+/* A weight in 8 bits: codes [n, k], then a scale for each row. */
+size_t lt_codes_len(const struct weight *w);
+float *lt_scales(const struct weight *w);
 
 /* ---- dnn.c */
 

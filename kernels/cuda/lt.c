@@ -22,7 +22,7 @@ static const double MEASURED_FROM = 1e9;
 /* Everything that an algorithm depends on. */
 struct key {
 	int64_t m, n, k, x_stride, y_stride;
-	int32_t in, out, epilogue, accumulate;
+	int32_t in, out, epilogue, accumulate, scaled;
 	int32_t align_x, align_w, align_y, align_bias;
 };
 
@@ -92,6 +92,7 @@ void lt_close(struct lt *lt)
 /* One product as cuBLASLt sees it. */
 struct call {
 	const void *x, *w, *bias;
+	const float *x_scale, *w_scale; /* of each row, where the library multiplies by them */
 	void *y;
 	struct key key;
 };
@@ -105,7 +106,16 @@ static int32_t alignment(const void *p)
 
 static cudaDataType_t type_of(enum dtype dtype)
 {
-	return dtype == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+	switch (dtype) {
+	case DTYPE_BF16:
+		return CUDA_R_16BF;
+	case DTYPE_I8:
+		return CUDA_R_8I;
+	case DTYPE_F8_E4M3:
+		return CUDA_R_8F_E4M3;
+	default:
+		return CUDA_R_32F;
+	}
 }
 
 /* From one row to the next; of a single row the tensor may say anything. */
@@ -121,10 +131,16 @@ static cublasStatus_t set(cublasLtMatmulDesc_t how, cublasLtMatmulDescAttributes
 
 static enum status describe(const struct cuda *c, const struct key *key, struct product *p)
 {
-	const int32_t transposed = CUBLAS_OP_T;
+	const int32_t transposed = CUBLAS_OP_T, by_row = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
 	const uint32_t epilogue = (uint32_t)key->epilogue;
-	cublasStatus_t s = cublasLtMatmulDescCreate(&p->how, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+	const bool codes = key->in == CUDA_R_8I;
+	cublasStatus_t s = cublasLtMatmulDescCreate(
+		&p->how, codes ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F, codes ? CUDA_R_32I : CUDA_R_32F);
 
+	if (!s && key->scaled)
+		s = set(p->how, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &by_row, sizeof by_row);
+	if (!s && key->scaled)
+		s = set(p->how, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &by_row, sizeof by_row);
 	if (!s)
 		s = set(p->how, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
 	if (!s)
@@ -181,18 +197,33 @@ static int propose(const struct lt *lt, const struct product *p, cublasLtMatmulH
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
+/* The addresses that a description holds. */
+static enum status bind(struct cuda *c, struct product *p, const struct call *call)
+{
+	cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+
+	if (call->bias)
+		s = set(p->how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call->bias, sizeof call->bias);
+	if (!s && p->key.scaled)
+		s = set(p->how, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &call->w_scale, sizeof call->w_scale);
+	if (!s && p->key.scaled)
+		s = set(p->how, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &call->x_scale, sizeof call->x_scale);
+	return lt_result(c, s, "describing a matrix product");
+}
+
 static enum status run(struct cuda *c, struct product *p, const struct call *call, void *y)
 {
 	const float one = 1, beta = p->key.accumulate ? 1 : 0;
+	const int32_t whole_one = 1, whole_zero = 0;
+	const bool codes = p->key.in == CUDA_R_8I;
 	void *workspace;
 
 	TRY(cuda_scratch(c, SCRATCH_WORKSPACE, WORKSPACE_LEN, &workspace));
-	if (call->bias)
-		TRY(lt_result(c, set(p->how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call->bias, sizeof call->bias),
-			"describing a matrix product"));
+	TRY(bind(c, p, call));
 	return lt_result(c,
-		cublasLtMatmul(c->lt->handle, p->how, &one, call->w, p->w, call->x, p->x, &beta, call->y, p->y, y, p->y,
-			&p->algo, workspace, WORKSPACE_LEN, c->stream),
+		cublasLtMatmul(c->lt->handle, p->how, codes ? (const void *)&whole_one : &one, call->w, p->w, call->x,
+			p->x, codes ? (const void *)&whole_zero : &beta, call->y, p->y, y, p->y, &p->algo, workspace,
+			WORKSPACE_LEN, c->stream),
 		"a matrix product");
 }
 
@@ -304,10 +335,8 @@ static enum status find_product(struct cuda *c, const struct call *call, struct 
 			return status_fail(STATUS_NO_MEMORY, "no memory for a matrix product");
 		p->key = call->key;
 		status = describe(c, &call->key, p);
-		if (status == STATUS_OK && call->bias)
-			status = lt_result(c,
-				set(p->how, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &call->bias, sizeof call->bias),
-				"describing a matrix product");
+		if (status == STATUS_OK)
+			status = bind(c, p, call);
 		if (status != STATUS_OK) {
 			free_product(p);
 			return status;
@@ -320,12 +349,24 @@ static enum status find_product(struct cuda *c, const struct call *call, struct 
 	return STATUS_OK;
 }
 
+static enum status multiply_as(struct cuda *c, struct call *call, bool *done)
+{
+	struct product *p = NULL;
+
+	call->key.align_x = alignment(call->x);
+	call->key.align_w = alignment(call->w);
+	call->key.align_y = alignment(call->y);
+	call->key.align_bias = alignment(call->bias);
+	TRY(find_product(c, call, &p));
+	*done = p->possible;
+	return p->possible ? run(c, p, call, call->y) : STATUS_OK;
+}
+
 /* y = x w^T (+ bias) (+ y), with the epilogue given; *done is false where cuBLASLt has nothing for it. */
 static enum status multiply(struct cuda *c, const struct linear *op, cublasLtEpilogue_t epilogue, const void *bias,
 	const struct tensor *y, bool accumulate, bool *done)
 {
 	struct call call = { .x = op->x.data, .w = op->w->data, .bias = bias, .y = y->data };
-	struct product *p = NULL;
 
 	call.key = (struct key){ .m = op->x.dim[0],
 		.n = op->w->n,
@@ -335,74 +376,201 @@ static enum status multiply(struct cuda *c, const struct linear *op, cublasLtEpi
 		.in = (int32_t)type_of(op->x.dtype),
 		.out = (int32_t)type_of(y->dtype),
 		.epilogue = (int32_t)epilogue,
-		.accumulate = accumulate,
-		.align_x = alignment(op->x.data),
-		.align_w = alignment(op->w->data),
-		.align_y = alignment(y->data),
-		.align_bias = alignment(bias) };
-	TRY(find_product(c, &call, &p));
-	*done = p->possible;
-	return p->possible ? run(c, p, &call, y->data) : STATUS_OK;
+		.accumulate = accumulate };
+	return multiply_as(c, &call, done);
+}
+
+/* ---- weights in 8 bits ------------------------------------------------------------------------------------------- */
+
+/* x by rows as codes, and what is where in scratch. */
+struct codes {
+	enum quantized kind;
+	const void *x, *w;
+	const float *x_scale, *w_scale;
+	void *sums;
+};
+
+static size_t round_up(size_t len)
+{
+	return (len + 255) / 256 * 256;
+}
+
+static enum status make_codes(struct cuda *c, const struct linear *op, struct codes *out)
+{
+	const size_t x_len = round_up((size_t)tensor_count(&op->x));
+	const size_t scale_len = round_up((size_t)op->x.dim[0] * sizeof(float));
+	char *data;
+	void *scratch;
+
+	TRY(cuda_scratch(c, SCRATCH_CODES, x_len + scale_len + (size_t)tensor_count(&op->y) * sizeof(float), &scratch));
+	data = scratch;
+	*out = (struct codes){ .kind = op->w->dtype == DTYPE_I8 ? QUANTIZED_I8 : QUANTIZED_E4M3,
+		.x = data,
+		.w = op->w->data,
+		.x_scale = (const float *)(void *)(data + x_len),
+		.w_scale = lt_scales(op->w),
+		.sums = data + x_len + scale_len };
+	return cuda_result(c, cuda_quantize_rows(c->stream, out->kind, &op->x, data, (float *)(void *)(data + x_len)),
+		"bringing rows to 8 bits");
+}
+
+float *lt_scales(const struct weight *w)
+{
+	return (float *)(void *)((char *)w->data + round_up((size_t)(w->n * w->k)));
+}
+
+size_t lt_codes_len(const struct weight *w)
+{
+	return round_up((size_t)(w->n * w->k)) + (size_t)w->n * sizeof(float);
+}
+
+static struct call call_of(const struct linear *op, const struct codes *codes)
+{
+	return (struct call){ .x = codes->x,
+		.w = codes->w,
+		.y = codes->sums,
+		.x_scale = codes->x_scale,
+		.w_scale = codes->w_scale,
+		.key = { .m = op->x.dim[0],
+			.n = op->w->n,
+			.k = op->w->k,
+			.x_stride = op->w->k,
+			.y_stride = op->w->n,
+			.in = (int32_t)type_of(op->w->dtype),
+			.out = op->w->dtype == DTYPE_I8 ? CUDA_R_32I : CUDA_R_32F,
+			.epilogue = CUBLASLT_EPILOGUE_DEFAULT } };
+}
+
+/* Hopper's products of e4m3 multiply by the scales of rows themselves; where nothing is left to do then, y is made at
+ * once. */
+static enum status multiply_scaled(struct cuda *c, const struct linear *op, const struct codes *codes, bool *done)
+{
+	struct call call = call_of(op, codes);
+
+	*done = false;
+	if (codes->kind != QUANTIZED_E4M3 || c->sm != 90 || op->bias || op->activation != ACTIVATION_NONE)
+		return STATUS_OK;
+	call.y = op->y.data;
+	call.key.y_stride = row_stride(&op->y);
+	call.key.out = (int32_t)type_of(op->y.dtype);
+	call.key.accumulate = op->accumulate;
+	call.key.scaled = true;
+	return multiply_as(c, &call, done);
+}
+
+static enum status linear_codes(struct cuda *c, const struct linear *op)
+{
+	struct codes codes;
+	struct call call;
+	bool done;
+
+	TRY(make_codes(c, op, &codes));
+	TRY(multiply_scaled(c, op, &codes, &done));
+	if (done)
+		return STATUS_OK;
+	call = call_of(op, &codes);
+	TRY(multiply_as(c, &call, &done));
+	if (!done)
+		TRY(cuda_result(c,
+			cuda_multiply_codes(
+				c->stream, codes.kind, codes.x, codes.w, op->x.dim[0], op->w->n, op->w->k, codes.sums),
+			"a matrix product"));
+	return cuda_result(c,
+		cuda_scale_sums(c->stream, op->activation, codes.kind, codes.sums, codes.x_scale, codes.w_scale,
+			op->bias ? op->bias->data : NULL, op->accumulate, &op->y),
+		"scaling a matrix product");
 }
 
 /* ---- an operation ------------------------------------------------------------------------------------------------ */
 
-/* cuBLASLt adds a bias of the result's own dtype: for results in bf16 a copy of it, made once. */
+/* Whether bf16 holds every value of a table; it waits for the device, once for each table. */
+static enum status is_narrow(struct cuda *c, const struct tensor *table, bool *out)
+{
+	const size_t n = (size_t)tensor_count(table);
+	float *values = malloc(n * sizeof *values);
+	enum status status;
+
+	if (!values)
+		return status_fail(STATUS_NO_MEMORY, "no memory for a bias");
+	status = cuda_copy_out(c->k, values, table->data, n * sizeof *values);
+	*out = status == STATUS_OK;
+	for (size_t i = 0; i < n && *out; i++)
+		*out = bf16_to_f32(bf16_from_f32(values[i])) == values[i];
+	free(values);
+	return status;
+}
+
+/* cuBLASLt adds a bias of the result's own dtype: for results in bf16 a copy of it, made once, where that is exact, as
+ * it is of weights in bf16; else *out is NULL.  The table's layout is the copy, or the table itself: there can be none.
+ */
 static enum status narrow_bias(struct cuda *c, const struct weight *bias, const void **out)
 {
 	struct weight *owner = (struct weight *)(uintptr_t)bias; /* the copy is the backend's part of it */
-	struct tensor from = tensor_view(bias->data, DTYPE_F32, 1, (int64_t[]){ tensor_count(&bias->table) }), to;
+	const struct tensor from = tensor_view(bias->data, DTYPE_F32, 1, (int64_t[]){ tensor_count(&bias->table) });
+	struct tensor to;
 	void *data;
+	bool narrow = false;
 
 	if (!owner->layout) {
-		TRY(cuda_map(c->k, (size_t)from.dim[0] * 2, &data));
-		owner->layout = data;
-		to = tensor_view(data, DTYPE_BF16, 1, from.dim);
-		TRY(cuda_result(c, cuda_convert(c->stream, &from, &to), "converting a bias"));
+		TRY(is_narrow(c, &from, &narrow));
+		if (narrow) {
+			TRY(cuda_map(c->k, (size_t)from.dim[0] * 2, &data));
+			to = tensor_view(data, DTYPE_BF16, 1, from.dim);
+			owner->layout = data;
+			TRY(cuda_result(c, cuda_convert(c->stream, &from, &to), "converting a bias"));
+		} else {
+			owner->layout = owner->data;
+		}
 	}
-	*out = owner->layout;
+	*out = owner->layout == owner->data ? NULL : owner->layout;
 	return STATUS_OK;
 }
 
 /* What the library does of an operation, and what is left for cuda_epilogue. */
 struct plan {
 	cublasLtEpilogue_t epilogue;
-	bool bias;  /* by the library */
-	bool aside; /* the product goes to scratch, in f32 */
-	bool rest;  /* cuda_epilogue with the activation, and with the bias where the library has not added it */
+	const void *bias; /* what the library adds */
+	bool rest;        /* the product goes to scratch, in f32, and cuda_epilogue does bias and activation */
 };
 
 /* cuBLASLt's GELU is the one with tanh, and good to bf16 only. */
-static struct plan plan(const struct kernels *k, const struct linear *op)
+static enum status plan(struct cuda *c, const struct linear *op, struct plan *out)
 {
-	const bool bias = op->bias != NULL;
-	const bool gelu = op->activation == ACTIVATION_GELU_TANH && k->dtype == DTYPE_BF16 && !op->accumulate;
-	struct plan p = { .epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT, .bias = bias };
+	const bool gelu = op->activation == ACTIVATION_GELU_TANH && c->k->dtype == DTYPE_BF16 && !op->accumulate;
 
-	if (op->activation == ACTIVATION_NONE)
-		return p;
-	if (gelu) {
-		p.epilogue = bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
-		return p;
-	}
-	return (struct plan){ .epilogue = CUBLASLT_EPILOGUE_DEFAULT, .rest = true, .aside = true };
+	*out = (struct plan){ .epilogue = CUBLASLT_EPILOGUE_DEFAULT };
+	out->rest = op->activation != ACTIVATION_NONE && !gelu;
+	if (out->rest)
+		return STATUS_OK;
+	if (op->bias && op->y.dtype == DTYPE_BF16)
+		TRY(narrow_bias(c, op->bias, &out->bias));
+	else if (op->bias)
+		out->bias = op->bias->data;
+	out->rest = op->bias && !out->bias;
+	if (gelu)
+		out->epilogue = out->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+	else if (out->bias)
+		out->epilogue = CUBLASLT_EPILOGUE_BIAS;
+	if (out->rest)
+		out->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+	return STATUS_OK;
 }
 
 enum status lt_linear(struct cuda *c, const struct linear *op)
 {
-	const struct plan p = plan(c->k, op);
-	const void *bias = op->bias ? op->bias->data : NULL;
 	struct tensor y = op->y;
+	struct plan p;
 	bool done;
 	void *data;
 
-	if (p.bias && y.dtype == DTYPE_BF16)
-		TRY(narrow_bias(c, op->bias, &bias));
-	if (p.aside) {
+	if (op->w->dtype != c->k->dtype)
+		return linear_codes(c, op);
+	TRY(plan(c, op, &p));
+	if (p.rest) {
 		TRY(cuda_scratch(c, SCRATCH_RESULT, (size_t)tensor_count(&op->y) * sizeof(float), &data));
 		y = tensor_view(data, DTYPE_F32, 2, op->y.dim);
 	}
-	TRY(multiply(c, op, p.epilogue, p.bias ? bias : NULL, &y, op->accumulate && !p.aside, &done));
+	TRY(multiply(c, op, p.epilogue, p.bias, &y, op->accumulate && !p.rest, &done));
 	if (!done)
 		return cuda_result(c, cuda_linear(c->stream, op), "a matrix product");
 	if (!p.rest)

@@ -6,6 +6,7 @@
  */
 #include "kernels/backend.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/plugin.h"
 #include "tests/cuda/host.h"
 #include "tests/unit/kernels_cases.h"
 
@@ -960,8 +961,55 @@ static void test_levels(const struct simd *simd, bool present)
 	test_level_i8(simd);
 }
 
-int main(void)
+/* Weights in 8 bits; ref defines them in int8. */
+static void test_gpu_codes(const char *device, enum dtype dtype)
 {
+	struct pair p = { .name = device };
+
+	CHECK("the GPU opens with weights in 8 bits", kernels_open(device, dtype, 2, &p.k) == STATUS_OK);
+	if (p.k && kernels_open("ref", p.k->dtype, 1, &p.ref) == STATUS_OK) {
+		p.ref->weight_dtype = dtype;
+		test_linears(&p);
+		test_parts(&p);
+		test_repetition(&p);
+	}
+	kernels_close(p.k);
+	kernels_close(p.ref);
+}
+
+/* A GPU, or its fake (PROMPTFS_CUDA); CUDA_LAUNCH_BLOCKING=1 makes results be there when a call returns. */
+static int test_gpu(const char *device)
+{
+	static const enum dtype dtypes[] = { DTYPE_F32, DTYPE_BF16 };
+	const struct plugin *plugin;
+
+	if (plugin_cuda(&plugin) != STATUS_OK) {
+		printf("skip - %s: %s\n", device, status_text());
+		return 0;
+	}
+	cage_memory = (struct cage_memory){ plugin->take_host, plugin->give_host };
+	for (int i = 0; i < 2; i++) {
+		struct pair p = { .name = device, .whole = true };
+		size_t before;
+
+		CHECK("the GPU opens", kernels_open(device, dtypes[i], 2, &p.k) == STATUS_OK);
+		if (!p.k || kernels_open("ref", dtypes[i], 1, &p.ref) != STATUS_OK)
+			return check_result();
+		before = kernels_memory(p.k);
+		test_pair(&p);
+		printf("# %s: %zu bytes of scratch\n", device, kernels_memory(p.k) - before);
+		kernels_close(p.k);
+		kernels_close(p.ref);
+	}
+	test_gpu_codes(device, DTYPE_I8);
+	return check_result();
+}
+
+/* An argument: the device to test in place of the cpu. */
+int main(int argc, char **argv)
+{
+	if (argc > 1)
+		return test_gpu(argv[1]);
 	if (&backend_cuda_host) {
 		test_cuda_host(DTYPE_F32);
 		test_cuda_host(DTYPE_BF16);

@@ -57,6 +57,19 @@ static inline void value_set(const struct tensor *t, int64_t i, int64_t j, int64
 		for (int64_t j = 0; j < (t)->dim[1]; j++)                                                              \
 			for (int64_t l = 0; l < (t)->dim[2]; l++)
 
+/* Where cages lie: memory that the device under test can reach. */
+struct cage_memory {
+	void *(*take)(size_t len);
+	void (*give_back)(void *data);
+};
+
+static inline void *cage_take(size_t len)
+{
+	return aligned_alloc(64, (len + 63) / 64 * 64);
+}
+
+static struct cage_memory cage_memory = { cage_take, free };
+
 /* A tensor of rank 1..3, rows `gap` elements apart beyond their length; all NaN. */
 static inline struct cage cage_new(enum dtype dtype, int rank, const int64_t *dim, int64_t gap)
 {
@@ -68,7 +81,7 @@ static inline struct cage cage_new(enum dtype dtype, int rank, const int64_t *di
 		c.t.stride[0] += gap;
 	extent = c.t.dim[0] * c.t.stride[0] + 2 * GUARD;
 	c.len = (size_t)extent * size;
-	c.memory = aligned_alloc(64, (c.len + 63) / 64 * 64);
+	c.memory = cage_memory.take(c.len);
 	c.before = malloc(c.len);
 	if (!c.memory || !c.before)
 		abort();
@@ -84,7 +97,7 @@ static inline struct cage cage_new(enum dtype dtype, int rank, const int64_t *di
 
 static inline void cage_free(struct cage *c)
 {
-	free(c->memory);
+	cage_memory.give_back(c->memory);
 	free(c->before);
 }
 

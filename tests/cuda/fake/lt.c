@@ -6,12 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/fp8.h"
 #include "kernels/kernels.h"
 
 struct how {
-	int32_t transposed;
+	cublasComputeType_t compute;
+	int32_t transposed, a_mode, b_mode;
 	uint32_t epilogue;
 	const void *bias;
+	const float *a_scale, *b_scale;
 };
 
 struct layout {
@@ -59,10 +62,13 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *out, cublasCompute
 {
 	struct how *how = calloc(1, sizeof *how);
 
+	how->compute = compute;
 	how->epilogue = CUBLASLT_EPILOGUE_DEFAULT;
 	*out = (cublasLtMatmulDesc_t)how;
-	return compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS
-								    : CUBLAS_STATUS_NOT_SUPPORTED;
+	return (compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F) ||
+			       (compute == CUBLAS_COMPUTE_32I && scale == CUDA_R_32I)
+		       ? CUBLAS_STATUS_SUCCESS
+		       : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t how)
@@ -81,6 +87,10 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(
 		size_t size;
 	} known[] = { { CUBLASLT_MATMUL_DESC_TRANSA, &how->transposed, sizeof how->transposed },
 		{ CUBLASLT_MATMUL_DESC_EPILOGUE, &how->epilogue, sizeof how->epilogue },
+		{ CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &how->a_mode, sizeof how->a_mode },
+		{ CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &how->b_mode, sizeof how->b_mode },
+		{ CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &how->a_scale, sizeof how->a_scale },
+		{ CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &how->b_scale, sizeof how->b_scale },
 		{ CUBLASLT_MATMUL_DESC_BIAS_POINTER, &how->bias, sizeof how->bias } };
 
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -148,29 +158,53 @@ static size_t size_of(cudaDataType_t type)
 
 static float value(const void *data, cudaDataType_t type, int64_t i)
 {
-	return type == CUDA_R_16BF ? bf16_to_f32(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+	switch (type) {
+	case CUDA_R_16BF:
+		return bf16_to_f32(((const uint16_t *)data)[i]);
+	case CUDA_R_8I:
+		return ((const int8_t *)data)[i];
+	case CUDA_R_8F_E4M3:
+		return e4m3_to_f32(((const uint8_t *)data)[i]);
+	default:
+		return ((const float *)data)[i];
+	}
 }
 
-static void put(void *data, cudaDataType_t type, int64_t i, float x)
+static void put(void *data, cudaDataType_t type, int64_t i, double x)
 {
 	if (type == CUDA_R_16BF)
-		((uint16_t *)data)[i] = bf16_from_f32(x);
+		((uint16_t *)data)[i] = bf16_from_f32((float)x);
+	else if (type == CUDA_R_32I)
+		((int32_t *)data)[i] = (int32_t)x;
 	else
-		((float *)data)[i] = x;
+		((float *)data)[i] = (float)x;
 }
 
-/* Shapes and types that go together. */
+/* Types that go together; of 8 bits only matrices whose rows are whole 16 bytes. */
+static bool fit(const struct how *how, const struct layout *a, const struct layout *d)
+{
+	switch (a->type) {
+	case CUDA_R_16BF:
+		return how->compute == CUBLAS_COMPUTE_32F && (d->type == CUDA_R_16BF || d->type == CUDA_R_32F);
+	case CUDA_R_32F:
+		return how->compute == CUBLAS_COMPUTE_32F && d->type == CUDA_R_32F;
+	case CUDA_R_8I:
+		return how->compute == CUBLAS_COMPUTE_32I && d->type == CUDA_R_32I && a->rows % 4 == 0 &&
+		       d->rows % 4 == 0;
+	default:
+		return how->compute == CUBLAS_COMPUTE_32F && a->rows % 16 == 0 && d->rows % 16 == 0;
+	}
+}
+
 static cublasStatus_t check(const struct how *how, const struct layout *a, const struct layout *b,
 	const struct layout *c, const struct layout *d)
 {
 	const bool shapes = how->transposed == CUBLAS_OP_T && a->rows == b->rows && d->rows == a->columns &&
 			    d->columns == b->columns && c->rows == d->rows && c->columns == d->columns;
-	const bool types = a->type == b->type && c->type == d->type &&
-			   (a->type == CUDA_R_16BF || (a->type == CUDA_R_32F && d->type == CUDA_R_32F));
 
-	if (!shapes)
+	if (!shapes || a->type != b->type || c->type != d->type)
 		return CUBLAS_STATUS_INVALID_VALUE;
-	return types ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+	return fit(how, a, d) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t how,
@@ -222,7 +256,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
 	const struct how *how = (const struct how *)desc;
 	const struct layout *la = (const struct layout *)a_desc, *lb = (const struct layout *)b_desc,
 			    *ld = (const struct layout *)d_desc;
-	const float scale = *(const float *)alpha, keep = *(const float *)beta;
+	const bool whole = how->compute == CUBLAS_COMPUTE_32I;
+	const double scale = whole ? *(const int32_t *)alpha : (double)*(const float *)alpha;
+	const double keep = whole ? *(const int32_t *)beta : (double)*(const float *)beta;
+	const bool by_row = how->a_mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F && how->b_mode == how->a_mode;
 	const bool gelu = how->epilogue & CUBLASLT_EPILOGUE_GELU, bias = how->epilogue & CUBLASLT_EPILOGUE_BIAS;
 	cublasStatus_t status = check(how, la, lb, (const struct layout *)c_desc, ld);
 	struct algo algo;
@@ -242,10 +279,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
 			for (int64_t k = 0; k < (int64_t)la->rows; k++)
 				sum += (double)value(a, la->type, i * la->stride + k) *
 				       (double)value(b, lb->type, j * lb->stride + k);
-			sum = (double)scale * sum + (keep != 0 ? (double)(keep * value(c, ld->type, at)) : 0);
+			if (by_row)
+				sum *= (double)how->a_scale[i] * (double)how->b_scale[j];
+			sum = scale * sum + (keep != 0 ? keep * (double)value(c, ld->type, at) : 0);
 			if (bias)
 				sum += (double)value(how->bias, ld->type, i);
-			put(d, ld->type, at, gelu ? gelu_tanh((float)sum) : (float)sum);
+			put(d, ld->type, at, gelu ? (double)gelu_tanh((float)sum) : sum);
 		}
 	return CUBLAS_STATUS_SUCCESS;
 }
