@@ -374,11 +374,14 @@ int cmd_worker(int argc, char **argv)
 {
 	struct serving s = { 0 };
 	int fd = parse_fd(argc, argv);
+	char folder[PATH_MAX];
+	bool measures;
 
 	if (fd < 0)
 		return command_usage("worker", "`promptfs mount` starts its workers by itself");
 	set_process();
-	sandbox_enter();
+	measures = access("/dev/nvidiactl", F_OK) == 0 && kernels_tuning_folder(folder, sizeof folder);
+	sandbox_enter("/dev/nvidia*", measures ? folder : NULL);
 	if (wire_open(fd, WIRE_REQUEST_MAX, &s.wire) != STATUS_OK)
 		return command_fail(STATUS_NO_MEMORY);
 	serve_all(&s);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fs/commands.h"
+#include "kernels/kernels.h"
 
 static const struct {
 	const char *name;
@@ -62,6 +63,15 @@ static int run_command(int argc, char **argv)
 	return command_usage("", "no command '%.40s'", argv[0]);
 }
 
+/* The version, and the devices of this machine. */
+static void print_version(void)
+{
+	char devices[1024];
+
+	kernels_list(devices, sizeof devices);
+	printf("promptfs " PROMPTFS_VERSION "\n%s", devices);
+}
+
 int main(int argc, char **argv)
 {
 	signal(SIGPIPE, SIG_IGN); /* writes fail instead, and are looked at */
@@ -70,7 +80,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
-		puts("promptfs " PROMPTFS_VERSION);
+		print_version();
 		return command_finish();
 	}
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {

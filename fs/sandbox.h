@@ -6,7 +6,9 @@
 #ifndef PROMPTFS_FS_SANDBOX_H
 #define PROMPTFS_FS_SANDBOX_H
 
-/* Of the calling process, which has one thread yet.  What the kernel lacks (Landlock: Linux 5.13) is left out. */
-void sandbox_enter(void);
+/* Of the calling process, which has one thread yet.  What the kernel lacks (Landlock: Linux 5.13) is left out.  The
+ * files that the pattern `devices` matches stay writable, and files may be made and written below `folder`; NULL: none.
+ */
+void sandbox_enter(const char *devices, const char *folder);
 
 #endif

@@ -109,6 +109,9 @@ const char *kernels_about(const struct kernels *k);
 /* What there is on this machine, a device a line, or why there is no GPU. */
 void kernels_list(char *out, size_t size);
 
+/* The folder where devices keep what they measured, made if need be: $XDG_CACHE_HOME/promptfs/tuning.  False: none. */
+bool kernels_tuning_folder(char *out, size_t size);
+
 /* Whether the device has memory of its own; then the bytes that are free there and all it has, else those of the host.
  * The limit is kept by the device's memory functions: STATUS_NO_MEMORY with the figures. */
 bool kernels_own_memory(const struct kernels *k);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char name[] = "promptfs-cuda.so", driver[] = "libcuda.so.1";
@@ -98,4 +99,26 @@ enum status plugin_cuda(const struct plugin **out)
 		return status_fail(loaded.status, "%s", loaded.why);
 	*out = loaded.plugin;
 	return STATUS_OK;
+}
+
+bool kernels_tuning_folder(char *out, size_t size)
+{
+	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	static const char *const below[] = { "/promptfs", "/tuning" };
+	size_t len;
+
+	if (cache && *cache)
+		len = (size_t)snprintf(out, size, "%s", cache);
+	else if (home && *home)
+		len = (size_t)snprintf(out, size, "%s/.cache", home);
+	else
+		return false;
+	for (int i = 0; i < 2 && len < size; i++) {
+		mkdir(out, 0700);
+		len += (size_t)snprintf(out + len, size - len, "%s", below[i]);
+	}
+	if (len >= size)
+		return false;
+	mkdir(out, 0700);
+	return access(out, X_OK) == 0;
 }

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { BYTES_MAX = 256, ENTRIES_MAX = 4096 };
@@ -28,30 +27,16 @@ struct tuning {
 	struct entry **entries;
 };
 
-/* $XDG_CACHE_HOME/promptfs/tuning/NAME-VERSION, its folders made. */
 static bool find_path(const char *device, size_t version, char out[PATH_MAX])
 {
-	const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-	char name[64];
-	int len;
+	char folder[PATH_MAX], name[64];
 
-	for (size_t i = 0; i < sizeof name; i++)
-		name[i] = device[i] && !isalnum((unsigned char)device[i]) ? '-' : device[i];
-	name[sizeof name - 1] = '\0';
-	if (cache && *cache)
-		len = snprintf(out, PATH_MAX, "%s", cache);
-	else if (home && *home)
-		len = snprintf(out, PATH_MAX, "%s/.cache", home);
-	else
-		return false;
-	for (int i = 0; i < 2 && len < PATH_MAX; i++) {
-		mkdir(out, 0700);
-		len += snprintf(out + len, PATH_MAX - (size_t)len, "%s", i ? "/tuning" : "/promptfs");
-	}
-	if (len >= PATH_MAX)
-		return false;
-	mkdir(out, 0700);
-	return len + snprintf(out + len, PATH_MAX - (size_t)len, "/%s-%zu", name, version) < PATH_MAX;
+	snprintf(name, sizeof name, "%s", device);
+	for (char *c = name; *c; c++)
+		if (!isalnum((unsigned char)*c))
+			*c = '-';
+	return kernels_tuning_folder(folder, sizeof folder) &&
+	       snprintf(out, PATH_MAX, "%s/%s-%zu", folder, name, version) < PATH_MAX;
 }
 
 static int digit(char c)

@@ -3,7 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 
 run --version
-check "--version" is "$status $out" "0 promptfs $(cat "$root/VERSION")"
+check "--version" is "$status ${out%%$'\n'*}" "0 promptfs $(cat "$root/VERSION")"
+check "and the devices" has "$out" $'\ncpu'
 run
 check "nothing: usage on stderr" is "$status ${#out} $(head -c 6 .err)" "2 0 usage:"
 run help

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,7 +11,7 @@
 #include "fs/sandbox.h"
 #include "tests/unit/check.h"
 
-enum { READS = 1, NO_WRITE = 2, NO_NEW = 4, NO_UNLINK = 8, NO_RUN = 16 };
+enum { READS = 1, NO_WRITE = 2, NO_NEW = 4, NO_UNLINK = 8, NO_RUN = 16, DEVICE = 32, FOLDER = 64 };
 
 static bool has_landlock(void)
 {
@@ -18,13 +19,19 @@ static bool has_landlock(void)
 }
 
 /* In a child: what it could do, as bits. */
-static int try_all(const char *file)
+static int try_all(const char *file, const char *device, const char *folder)
 {
-	char other[128];
+	char other[128], pattern[128], inside[128];
 	int found = 0;
 
 	snprintf(other, sizeof other, "%s.new", file);
-	sandbox_enter();
+	snprintf(inside, sizeof inside, "%s/file", folder);
+	snprintf(pattern, sizeof pattern, "%.*s*", (int)strlen(device) - 1, device);
+	sandbox_enter(pattern, folder);
+	if (open(device, O_RDWR | O_CLOEXEC) >= 0 && unlink(device) < 0)
+		found |= DEVICE;
+	if (open(inside, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) >= 0 && unlink(inside) < 0)
+		found |= FOLDER;
 	if (open(file, O_RDONLY | O_CLOEXEC) >= 0)
 		found |= READS;
 	if (open(file, O_WRONLY | O_CLOEXEC) < 0 && errno == EACCES)
@@ -41,9 +48,15 @@ static int try_all(const char *file)
 
 int main(void)
 {
-	char file[] = "/tmp/promptfs-sandbox-XXXXXX";
-	int fd = mkstemp(file), status = 0;
+	char file[] = "/tmp/promptfs-sandbox-XXXXXX", device[] = "/tmp/promptfs-device-XXXXXX";
+	char folder[] = "/tmp/promptfs-folder-XXXXXX", inside[64];
+	int fd = mkstemp(file), device_fd = mkstemp(device), status = 0;
 	pid_t child;
+
+	if (device_fd < 0 || !mkdtemp(folder))
+		return 2;
+	close(device_fd);
+	snprintf(inside, sizeof inside, "%s/file", folder);
 
 	if (!has_landlock()) {
 		printf("skip - sandbox: this kernel has no Landlock\n");
@@ -54,13 +67,18 @@ int main(void)
 	fflush(stdout);
 	child = fork();
 	if (child == 0)
-		_exit(try_all(file));
+		_exit(try_all(file, device, folder));
 	waitpid(child, &status, 0);
 	CHECK("reads on", WEXITSTATUS(status) & READS);
 	CHECK("writes no file", WEXITSTATUS(status) & NO_WRITE);
 	CHECK("makes no file", WEXITSTATUS(status) & NO_NEW);
 	CHECK("removes no file", WEXITSTATUS(status) & NO_UNLINK);
 	CHECK("runs no program", WEXITSTATUS(status) & NO_RUN);
+	CHECK("writes to a device", WEXITSTATUS(status) & DEVICE);
+	CHECK("makes a file in its folder", WEXITSTATUS(status) & FOLDER);
 	unlink(file);
+	unlink(device);
+	unlink(inside);
+	rmdir(folder);
 	return check_result();
 }
