@@ -190,8 +190,8 @@ static enum status run_once(const struct bench_job *job, int number, struct samp
 	struct bench_watch watch;
 	enum status s;
 
-	job->recipe->prompt[len - 2] = (char)('0' + number / 10 % 10);
-	job->recipe->prompt[len - 1] = (char)('0' + number % 10);
+	for (int i = 1; i <= 3; i++, number /= 10)
+		job->recipe->prompt[len - (size_t)i] = (char)('0' + number % 10);
 	bench_watch_start(&watch);
 	s = engine_generate(job->engine, &e, &png);
 	out->seconds = run_clock() - watch.at;
@@ -259,7 +259,7 @@ enum status bench_run(const struct bench_job *job, json_t **run)
 
 	forget_peak();
 	for (int i = 0; i <= job->repeats; i++)
-		TRY(run_once(job, i, &samples[i]));
+		TRY(run_once(job, job->first + i, &samples[i]));
 	*run = run_json(job, samples, job->repeats + 1);
 	return STATUS_OK;
 }

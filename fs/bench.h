@@ -34,9 +34,11 @@ enum status bench_limit(const struct engine_options *options, double *flops);
 struct bench_job {
 	struct engine *engine;
 	const struct model *model;
-	struct recipe *recipe; /* its prompt ends with two digits, which change: nothing of an earlier run is of use */
-	int repeats;           /* 0: the first run counts, loading and all; else one more than these is made */
-	double limit;          /* operations a second; 0: unknown */
+	struct recipe
+		*recipe; /* its prompt ends with three digits, which change: nothing of an earlier run is of use */
+	int first;       /* these digits of the first run */
+	int repeats;     /* 0: the first run counts, loading and all; else one more than these is made */
+	double limit;    /* operations a second; 0: unknown */
 };
 enum status bench_run(const struct bench_job *job, json_t **run);
 

@@ -12,10 +12,10 @@
 
 static const char name[] = "bench";
 
-/* 36 tokens in Qwen's vocabulary with the two digits of the run. */
+/* 36 tokens in Qwen's vocabulary with the three digits of the run. */
 static const char default_prompt[] =
 	"a red panda sits at a small wooden table by the window and reads a newspaper, a cup of "
-	"green tea beside it, watercolour, soft morning light, number";
+	"green tea beside it, watercolour, soft morning light number";
 
 struct bench {
 	struct config config;
@@ -23,6 +23,7 @@ struct bench {
 	struct model model;
 	struct engine *engine;
 	int n_sizes;
+	int n_pictures; /* so far */
 	int64_t width[BENCH_SIZES_MAX], height[BENCH_SIZES_MAX], steps, repeats;
 	double limit; /* operations a second; below 0: to be measured */
 	bool json;
@@ -134,7 +135,7 @@ static enum status resolve(const struct bench *b, int i, struct recipe *out)
 {
 	struct recipe_fields fields = { .has_steps = b->steps > 0, .steps = b->steps, .has_size = b->n_sizes > 0 };
 	struct bytes prompt = { 0 };
-	enum status s = bytes_print(&prompt, "%s 00", b->prompt);
+	enum status s = bytes_print(&prompt, "%s 000", b->prompt);
 
 	if (b->n_sizes) {
 		fields.width = b->width[i];
@@ -153,6 +154,7 @@ static enum status measure_size(struct bench *b, int i, json_t *runs)
 	struct bench_job job = { .engine = b->engine,
 		.model = &b->model,
 		.recipe = &recipe,
+		.first = b->n_pictures,
 		.repeats = (int)b->repeats,
 		.limit = b->limit };
 	json_t *run = NULL;
@@ -160,6 +162,7 @@ static enum status measure_size(struct bench *b, int i, json_t *runs)
 
 	if (s == STATUS_OK)
 		s = bench_run(&job, &run);
+	b->n_pictures += job.repeats + 1;
 	if (s == STATUS_OK)
 		json_array_append_new(runs, run);
 	recipe_free(&recipe);

@@ -9,7 +9,7 @@
 set -u -o pipefail
 threads=${THREADS:-2} steps=${STEPS:-8} turns=${TURNS:-5}
 prompt="a red panda sits at a small wooden table by the window and reads a newspaper, a cup of green tea beside it, \
-watercolour, soft morning light, number"
+watercolour, soft morning light number"
 
 # what the peer's log says, as the lines that `promptfs bench --peer` reads
 stages() {
@@ -24,7 +24,7 @@ stages() {
 
 if [ "$1" = --peer ]; then # SD_CLI MODEL SIZE
 	"$2" --diffusion-model "$3/z_image_fused.safetensors" --llm "$3"/text_encoder/model-00001-of-*.safetensors \
-		--vae "$3/vae/diffusion_pytorch_model.safetensors" -p "$prompt 00" --cfg-scale 1.0 -W "${4%x*}" -H "${4#*x}" \
+		--vae "$3/vae/diffusion_pytorch_model.safetensors" -p "$prompt 000" --cfg-scale 1.0 -W "${4%x*}" -H "${4#*x}" \
 		--steps "$steps" -t "$threads" -s 0 -v ${SD_OPTIONS:-} -o "${TMPDIR:-/tmp}/peer.$$.png" 2>&1 | stages
 	status=$?
 	rm -f "${TMPDIR:-/tmp}/peer.$$.png"

@@ -24,6 +24,7 @@ check "the rate is the work by the time" is "$(value 'all(abs(s["gflop"] / s["se
 	abs(s["gflops"] / 100 / s["share"] - 1) < 0.01 for x in r["runs"] for s in x["stages"].values() if "gflop" in s)')" True
 check "twice the picture, twice the decoder's work" \
 	is "$(value '1.9 < r["runs"][1]["stages"]["decode"]["gflop"] / r["runs"][0]["stages"]["decode"]["gflop"] < 2.6')" True
+check "the second size's text is encoded too" is "$(value 'len({x["stages"]["text"]["gflop"] for x in r["runs"]})')" 1
 check "memory" is "$(value 'all(x["peak_memory"] > x["device_memory"] > 1e6 for x in r["runs"])')" True
 
 run bench --steps 1 --repeats 0 --limit 0 --size 64x64 --json "a fox"
