@@ -6,20 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/conv_blocks.h"
 #include "engine/json.h"
 #include "engine/time_embedding.h"
 
 static const float ATTENTION_EPS = 1e-5f; /* of its group norm, in no configuration */
-
-/* Within a level, what stands before a resnet's first convolution. */
-enum resize { RESIZE_NONE, RESIZE_HALVE, RESIZE_DOUBLE };
-
-struct resnet {
-	struct weight *norm1, *norm1_bias, *conv1, *conv1_bias, *time, *time_bias;
-	struct weight *norm2, *norm2_bias, *conv2, *conv2_bias;
-	struct weight *shortcut, *shortcut_bias; /* where the number of channels changes */
-	int64_t in, out;
-};
 
 struct attention_layer {
 	struct weight *norm, *norm_bias, *q, *q_bias, *k, *k_bias, *v, *v_bias, *out, *out_bias;
@@ -30,32 +21,15 @@ struct ends {
 	struct time_embedding time;
 	struct weight *image_time, *image_time_bias, *image_time_norm, *image_time_norm_bias;
 	struct weight *image_rows, *image_rows_bias, *image_rows_norm, *image_rows_norm_bias;
-	struct weight *conv_in, *conv_in_bias, *norm, *norm_bias, *conv_out, *conv_out_bias;
+	struct conv_norm norm;
+	struct weight *conv_in, *conv_in_bias, *conv_out, *conv_out_bias;
 };
 
-enum { D_ONE, D_IN, D_OUT, D_TWICE_OUT, D_FIRST, D_TIME, D_CROSS, D_ROWS, D_IMAGE, D_LATENT, D_PREDICTION, D_COUNT };
+enum { D_ONE, D_OUT, D_FIRST, D_TIME, D_CROSS, D_ROWS, D_IMAGE, D_LATENT, D_PREDICTION, D_COUNT };
 
 #define VECTOR(type, member, name, rows) LOAD_ONE(type, member, LOAD_VECTOR, name, rows, D_ONE)
 #define MATRIX(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_LINEAR, name, rows, columns)
 #define BLOCK(type, member, name, rows, columns) LOAD_ONE(type, member, LOAD_BLOCK, name, rows, columns)
-
-static const struct load_entry resnet_table[] = {
-	VECTOR(resnet, norm1, "norm1.weight", D_IN),
-	VECTOR(resnet, norm1_bias, "norm1.bias", D_IN),
-	LOAD_ONE(resnet, conv1, LOAD_CONV_3, "conv1.weight", D_OUT, D_IN),
-	VECTOR(resnet, conv1_bias, "conv1.bias", D_OUT),
-	MATRIX(resnet, time, "time_emb_proj.weight", D_TWICE_OUT, D_TIME),
-	VECTOR(resnet, time_bias, "time_emb_proj.bias", D_TWICE_OUT),
-	VECTOR(resnet, norm2, "norm2.weight", D_OUT),
-	VECTOR(resnet, norm2_bias, "norm2.bias", D_OUT),
-	LOAD_ONE(resnet, conv2, LOAD_CONV_3, "conv2.weight", D_OUT, D_OUT),
-	VECTOR(resnet, conv2_bias, "conv2.bias", D_OUT),
-};
-
-static const struct load_entry shortcut_table[] = {
-	LOAD_ONE(resnet, shortcut, LOAD_CONV_1, "conv_shortcut.weight", D_OUT, D_IN),
-	VECTOR(resnet, shortcut_bias, "conv_shortcut.bias", D_OUT),
-};
 
 static const struct load_entry attention_table[] = {
 	VECTOR(attention_layer, norm, "group_norm.weight", D_OUT),
@@ -86,17 +60,17 @@ static const struct load_entry ends_table[] = {
 	VECTOR(ends, image_rows_norm_bias, "encoder_hid_proj.norm.bias", D_CROSS),
 	LOAD_ONE(ends, conv_in, LOAD_CONV_3, "conv_in.weight", D_FIRST, D_LATENT),
 	VECTOR(ends, conv_in_bias, "conv_in.bias", D_FIRST),
-	VECTOR(ends, norm, "conv_norm_out.weight", D_FIRST),
-	VECTOR(ends, norm_bias, "conv_norm_out.bias", D_FIRST),
+	VECTOR(ends, norm.weight, "conv_norm_out.weight", D_FIRST),
+	VECTOR(ends, norm.bias, "conv_norm_out.bias", D_FIRST),
 	LOAD_ONE(ends, conv_out, LOAD_CONV_3, "conv_out.weight", D_PREDICTION, D_FIRST),
 	VECTOR(ends, conv_out_bias, "conv_out.bias", D_PREDICTION),
 };
 
 /* One level of either half: resnets, an attention after each of them in some, and a resnet that changes the size. */
 struct level {
-	struct resnet *resnets;
+	struct residual *resnets;
 	struct attention_layer *attentions; /* NULL: none */
-	struct resnet resize;
+	struct residual resize;
 	int64_t n;
 	bool has_resize;
 };
@@ -107,7 +81,7 @@ struct kandinsky_unet {
 	struct weights *weights; /* while loading */
 	struct ends ends;
 	struct level down[KANDINSKY_BLOCKS_MAX], up[KANDINSKY_BLOCKS_MAX];
-	struct resnet mid[2];
+	struct residual mid[2];
 	struct attention_layer mid_attention;
 };
 
@@ -217,14 +191,12 @@ enum status kandinsky_unet_config_read(const char *path, struct kandinsky_unet_c
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
 
-static enum status load_part(struct kandinsky_unet *u, const char *prefix, const struct load_entry *table, int n,
-	int64_t in, int64_t out, void *base)
+static enum status load_part(
+	struct kandinsky_unet *u, const char *prefix, const struct load_entry *table, int n, int64_t out, void *base)
 {
 	const struct kandinsky_unet_config *c = &u->config;
 	const int64_t dims[D_COUNT] = { [D_ONE] = 1,
-		[D_IN] = in,
 		[D_OUT] = out,
-		[D_TWICE_OUT] = 2 * out,
 		[D_FIRST] = c->channels[0],
 		[D_TIME] = 4 * c->channels[0],
 		[D_CROSS] = c->cross_dim,
@@ -237,20 +209,19 @@ static enum status load_part(struct kandinsky_unet *u, const char *prefix, const
 	return load_table(&loader, prefix, table, n, base);
 }
 
-static enum status load_resnet(struct kandinsky_unet *u, const char *prefix, int64_t in, int64_t out, struct resnet *r)
+/* The time embedding is scale and shift of the second norm. */
+static enum status load_resnet(
+	struct kandinsky_unet *u, const char *prefix, int64_t in, int64_t out, struct residual *r)
 {
-	r->in = in;
-	r->out = out;
-	TRY(load_part(u, prefix, resnet_table, LOAD_COUNT(resnet_table), in, out, r));
-	if (in != out)
-		TRY(load_part(u, prefix, shortcut_table, LOAD_COUNT(shortcut_table), in, out, r));
-	return STATUS_OK;
+	return residual_load(u->k, u->weights, prefix,
+		&(struct conv_shape){ .in = in, .out = out, .time = 4 * u->config.channels[0], .time_rows = 2 * out },
+		r);
 }
 
 static enum status load_attention(
 	struct kandinsky_unet *u, const char *prefix, int64_t width, struct attention_layer *a)
 {
-	return load_part(u, prefix, attention_table, LOAD_COUNT(attention_table), width, width, a);
+	return load_part(u, prefix, attention_table, LOAD_COUNT(attention_table), width, a);
 }
 
 static enum status level_new(struct level *l, int64_t n, bool attention)
@@ -317,7 +288,7 @@ static enum status load(struct kandinsky_unet *u, const struct component *from)
 	TRY(kandinsky_unet_config_read(from->config, &u->config));
 	TRY(weights_open_component(from, &u->weights));
 	width = u->config.channels[u->config.n_blocks - 1];
-	TRY(load_part(u, "", ends_table, LOAD_COUNT(ends_table), 0, 0, &u->ends));
+	TRY(load_part(u, "", ends_table, LOAD_COUNT(ends_table), 0, &u->ends));
 	for (int i = 0; i < u->config.n_blocks; i++) {
 		TRY(load_down(u, i));
 		TRY(load_up(u, i));
@@ -347,21 +318,15 @@ enum status kandinsky_unet_open(struct kernels *k, const struct component *c, st
 	return STATUS_OK;
 }
 
-static void free_resnet(struct kandinsky_unet *u, struct resnet *r)
-{
-	load_free(u->k, resnet_table, LOAD_COUNT(resnet_table), r);
-	load_free(u->k, shortcut_table, LOAD_COUNT(shortcut_table), r);
-}
-
 static void free_level(struct kandinsky_unet *u, struct level *l)
 {
 	for (int64_t i = 0; i < l->n; i++) {
 		if (l->resnets)
-			free_resnet(u, &l->resnets[i]);
+			residual_free(u->k, &l->resnets[i]);
 		if (l->attentions)
 			load_free(u->k, attention_table, LOAD_COUNT(attention_table), &l->attentions[i]);
 	}
-	free_resnet(u, &l->resize);
+	residual_free(u->k, &l->resize);
 	free(l->resnets);
 	free(l->attentions);
 }
@@ -375,8 +340,8 @@ void kandinsky_unet_close(struct kandinsky_unet *u)
 		free_level(u, &u->down[i]);
 		free_level(u, &u->up[i]);
 	}
-	free_resnet(u, &u->mid[0]);
-	free_resnet(u, &u->mid[1]);
+	residual_free(u->k, &u->mid[0]);
+	residual_free(u->k, &u->mid[1]);
 	load_free(u->k, attention_table, LOAD_COUNT(attention_table), &u->mid_attention);
 	free(u);
 }
@@ -422,114 +387,29 @@ enum { SKIPS_MAX = KANDINSKY_BLOCKS_MAX * 17 + 1 };
 
 struct pass {
 	struct kandinsky_unet *u;
-	struct arena *arena;
 	const struct kandinsky_image *image;
-	struct tensor time;             /* [1, 4 channels[0]] operand: silu of the embedding */
+	struct conv_pass conv;
 	struct tensor skips[SKIPS_MAX]; /* F32 pictures of the lower half, last in first out */
 	int n_skips;
 };
 
-static enum status take(
-	const struct pass *p, enum dtype dtype, int64_t h, int64_t w, int64_t channels, struct tensor *out)
+/* The result is a picture of its own: x may be wanted again by the upper half. */
+static enum status run_resnet(
+	const struct pass *p, const struct residual *r, enum conv_resize resize, struct tensor *stream)
 {
-	return arena_take(p->arena, dtype, 3, (int64_t[]){ h, w, channels }, out);
-}
-
-static enum status take_like(
-	const struct pass *p, enum dtype dtype, struct tensor like, int64_t channels, struct tensor *out)
-{
-	return take(p, dtype, like.dim[0], like.dim[1], channels, out);
-}
-
-static struct tensor places(struct tensor t)
-{
-	return tensor_view(t.data, t.dtype, 2, (int64_t[]){ t.dim[0] * t.dim[1], t.dim[2] });
-}
-
-/* x brought to another size; x itself where it stays. */
-static enum status resized(const struct pass *p, enum resize resize, struct tensor x, struct tensor *out)
-{
-	const int64_t h = x.dim[0], w = x.dim[1];
-
-	*out = x;
-	if (resize == RESIZE_NONE)
-		return STATUS_OK;
-	if (resize == RESIZE_HALVE) {
-		TRY(take(p, x.dtype, h / 2, w / 2, x.dim[2], out));
-		return kernels_halve(p->u->k, x, *out);
-	}
-	TRY(take(p, x.dtype, 2 * h, 2 * w, x.dim[2], out));
-	return kernels_resize_nearest(p->u->k, x, *out);
-}
-
-static enum status time_projection(const struct pass *p, const struct resnet *r, struct tensor *out)
-{
-	TRY(arena_take(p->arena, DTYPE_F32, 2, (int64_t[]){ 1, 2 * r->out }, out));
-	return kernels_linear(p->u->k, &(struct linear){ .x = p->time, .w = r->time, .bias = r->time_bias, .y = *out });
-}
-
-static enum status group_norm(const struct pass *p, struct tensor x, const struct weight *weight,
-	const struct weight *bias, double eps, bool silu, struct tensor y)
-{
-	return kernels_group_norm(p->u->k, &(struct group_norm){ .x = x,
-						   .groups = (int)p->u->config.groups,
-						   .weight = weight,
-						   .bias = bias,
-						   .eps = (float)eps,
-						   .silu = silu,
-						   .y = y });
-}
-
-/* y += conv2(silu(scaled norm2(conv1(resize(silu(norm1(x))))))) where y holds the shortcut already. */
-static enum status resnet_body(
-	const struct pass *p, const struct resnet *r, enum resize resize, struct tensor x, struct tensor y)
-{
-	struct kernels *k = p->u->k;
-	struct tensor normed, sized, hidden, time;
-
-	TRY(take_like(p, kernels_dtype(k), x, r->in, &normed));
-	TRY(take_like(p, kernels_dtype(k), y, r->out, &hidden));
-	TRY(time_projection(p, r, &time));
-	TRY(group_norm(p, x, r->norm1, r->norm1_bias, p->u->config.eps, true, normed));
-	TRY(resized(p, resize, normed, &sized));
-	TRY(kernels_conv(k, &(struct conv){ .x = sized, .w = r->conv1, .bias = r->conv1_bias, .y = hidden }));
-	TRY(kernels_group_norm(k, &(struct group_norm){ .x = hidden,
-					  .groups = (int)p->u->config.groups,
-					  .weight = r->norm2,
-					  .bias = r->norm2_bias,
-					  .scale = time.data,
-					  .shift = (const float *)time.data + r->out,
-					  .eps = (float)p->u->config.eps,
-					  .silu = true,
-					  .y = hidden }));
-	return kernels_conv(
-		k, &(struct conv){ .x = hidden, .w = r->conv2, .bias = r->conv2_bias, .accumulate = true, .y = y });
-}
-
-/* The shortcut goes to a picture of its own: x may be wanted again by the upper half. */
-static enum status run_resnet(const struct pass *p, const struct resnet *r, enum resize resize, struct tensor *stream)
-{
-	struct kernels *k = p->u->k;
-	struct tensor x = *stream, y, operand;
-	const int64_t h = x.dim[0], w = x.dim[1];
+	const struct conv_pass *c = &p->conv;
+	struct tensor x = *stream, y;
 	size_t mark;
 
 	if (resize != RESIZE_NONE) {
-		TRY(resized(p, resize, x, &y));
+		TRY(conv_resized(c, resize, x, &y));
 	} else {
-		TRY(take(p, DTYPE_F32, h, w, r->out, &y));
-		if (!r->shortcut)
-			TRY(kernels_unary(k, UNARY_COPY, places(x), places(y)));
+		TRY(conv_take(c, DTYPE_F32, x, r->out, &y));
+		TRY(residual_start(c, r, x, y));
 	}
-	mark = arena_mark(p->arena);
-	if (r->shortcut) {
-		TRY(take_like(p, kernels_dtype(k), x, r->in, &operand));
-		TRY(kernels_unary(k, UNARY_COPY, places(x), places(operand)));
-		TRY(kernels_conv(
-			k, &(struct conv){ .x = operand, .w = r->shortcut, .bias = r->shortcut_bias, .y = y }));
-	}
-	TRY(resnet_body(p, r, resize, x, y));
-	arena_release(p->arena, mark);
+	mark = arena_mark(c->arena);
+	TRY(residual_add(c, r, resize, x, y));
+	arena_release(c->arena, mark);
 	*stream = y;
 	return STATUS_OK;
 }
@@ -554,7 +434,7 @@ static enum status joined(const struct pass *p, struct tensor normed, const stru
 	const int64_t n = normed.dim[0];
 
 	TRY(arena_take(
-		p->arena, kernels_dtype(p->u->k), 2, (int64_t[]){ KANDINSKY_IMAGE_ROWS + n, normed.dim[1] }, out));
+		p->conv.arena, kernels_dtype(p->u->k), 2, (int64_t[]){ KANDINSKY_IMAGE_ROWS + n, normed.dim[1] }, out));
 	TRY(linear(p, p->image->rows, image_w, image_bias, tensor_slice(*out, 0, 0, KANDINSKY_IMAGE_ROWS)));
 	return linear(p, normed, w, bias, tensor_slice(*out, 0, KANDINSKY_IMAGE_ROWS, n));
 }
@@ -563,14 +443,19 @@ static enum status joined(const struct pass *p, struct tensor normed, const stru
 static enum status run_attention(const struct pass *p, const struct attention_layer *a, struct tensor picture)
 {
 	struct kernels *k = p->u->k;
-	struct tensor x = places(picture), normed, q, keys, values, heads;
-	size_t mark = arena_mark(p->arena);
+	struct tensor x = conv_places(picture), normed, q, keys, values, heads;
+	size_t mark = arena_mark(p->conv.arena);
 
-	TRY(take_like(p, kernels_dtype(k), picture, x.dim[1], &normed));
-	TRY(group_norm(p, picture, a->norm, a->norm_bias, (double)ATTENTION_EPS, false, normed));
-	normed = places(normed);
-	TRY(arena_take(p->arena, kernels_dtype(k), 2, x.dim, &q));
-	TRY(arena_take(p->arena, kernels_dtype(k), 2, x.dim, &heads));
+	TRY(conv_take(&p->conv, kernels_dtype(k), picture, x.dim[1], &normed));
+	TRY(kernels_group_norm(k, &(struct group_norm){ .x = picture,
+					  .groups = p->conv.groups,
+					  .weight = a->norm,
+					  .bias = a->norm_bias,
+					  .eps = ATTENTION_EPS,
+					  .y = normed }));
+	normed = conv_places(normed);
+	TRY(arena_take(p->conv.arena, kernels_dtype(k), 2, x.dim, &q));
+	TRY(arena_take(p->conv.arena, kernels_dtype(k), 2, x.dim, &heads));
 	TRY(linear(p, normed, a->q, a->q_bias, q));
 	TRY(joined(p, normed, a->image_k, a->image_k_bias, a->k, a->k_bias, &keys));
 	TRY(joined(p, normed, a->image_v, a->image_v_bias, a->v, a->v_bias, &values));
@@ -581,7 +466,7 @@ static enum status run_attention(const struct pass *p, const struct attention_la
 					 .out = heads_view(p, heads) }));
 	TRY(kernels_linear(
 		k, &(struct linear){ .x = heads, .w = a->out, .bias = a->out_bias, .accumulate = true, .y = x }));
-	arena_release(p->arena, mark);
+	arena_release(p->conv.arena, mark);
 	return STATUS_OK;
 }
 
@@ -606,9 +491,9 @@ static enum status join_skip(struct pass *p, struct tensor *stream)
 	struct tensor x = *stream, skip = p->skips[--p->n_skips], y;
 	const int64_t own = x.dim[2], other = skip.dim[2];
 
-	TRY(take_like(p, DTYPE_F32, x, own + other, &y));
-	TRY(kernels_unary(p->u->k, UNARY_COPY, places(x), tensor_slice(places(y), 1, 0, own)));
-	TRY(kernels_unary(p->u->k, UNARY_COPY, places(skip), tensor_slice(places(y), 1, own, other)));
+	TRY(conv_take(&p->conv, DTYPE_F32, x, own + other, &y));
+	TRY(kernels_unary(p->u->k, UNARY_COPY, conv_places(x), tensor_slice(conv_places(y), 1, 0, own)));
+	TRY(kernels_unary(p->u->k, UNARY_COPY, conv_places(skip), tensor_slice(conv_places(y), 1, own, other)));
 	*stream = y;
 	return STATUS_OK;
 }
@@ -630,11 +515,11 @@ static enum status embed_time(struct pass *p, float timestep)
 	const int64_t first = u->config.channels[0], dim[2] = { 1, 4 * first };
 	struct tensor sum;
 
-	TRY(arena_take(p->arena, kernels_dtype(u->k), 2, dim, &p->time));
-	TRY(arena_take(p->arena, DTYPE_F32, 2, dim, &sum));
-	TRY(time_embedding_run(u->k, p->arena, &u->ends.time, first, dim[1], timestep, sum));
+	TRY(arena_take(p->conv.arena, kernels_dtype(u->k), 2, dim, &p->conv.time));
+	TRY(arena_take(p->conv.arena, DTYPE_F32, 2, dim, &sum));
+	TRY(time_embedding_run(u->k, p->conv.arena, &u->ends.time, first, dim[1], timestep, sum));
 	TRY(kernels_unary(u->k, UNARY_ADD, p->image->time, sum));
-	return kernels_unary(u->k, UNARY_SILU, sum, p->time);
+	return kernels_unary(u->k, UNARY_SILU, sum, p->conv.time);
 }
 
 static enum status run_start(struct pass *p, struct tensor latents, struct tensor *stream)
@@ -642,8 +527,9 @@ static enum status run_start(struct pass *p, struct tensor latents, struct tenso
 	struct kandinsky_unet *u = p->u;
 	struct tensor operand;
 
-	TRY(take(p, kernels_dtype(u->k), latents.dim[1], latents.dim[2], latents.dim[0], &operand));
-	TRY(take_like(p, DTYPE_F32, operand, u->config.channels[0], stream));
+	TRY(arena_take(p->conv.arena, kernels_dtype(u->k), 3,
+		(int64_t[]){ latents.dim[1], latents.dim[2], latents.dim[0] }, &operand));
+	TRY(conv_take(&p->conv, DTYPE_F32, operand, u->config.channels[0], stream));
 	TRY(kernels_to_nhwc(u->k, latents, 1, 0, operand));
 	TRY(kernels_conv(u->k,
 		&(struct conv){ .x = operand, .w = u->ends.conv_in, .bias = u->ends.conv_in_bias, .y = *stream }));
@@ -656,12 +542,12 @@ static enum status run_end(const struct pass *p, struct tensor stream, struct te
 	struct kandinsky_unet *u = p->u;
 	struct tensor normed, y;
 
-	TRY(take_like(p, kernels_dtype(u->k), stream, stream.dim[2], &normed));
-	TRY(take_like(p, DTYPE_F32, stream, u->config.out, &y));
-	TRY(group_norm(p, stream, u->ends.norm, u->ends.norm_bias, u->config.eps, true, normed));
+	TRY(conv_take(&p->conv, kernels_dtype(u->k), stream, stream.dim[2], &normed));
+	TRY(conv_take(&p->conv, DTYPE_F32, stream, u->config.out, &y));
+	TRY(conv_group_norm(&p->conv, &u->ends.norm, true, stream, normed));
 	TRY(kernels_conv(
 		u->k, &(struct conv){ .x = normed, .w = u->ends.conv_out, .bias = u->ends.conv_out_bias, .y = y }));
-	return kernels_unpatchify(u->k, places(y), 1, 1, out);
+	return kernels_unpatchify(u->k, conv_places(y), 1, 1, out);
 }
 
 static enum status predict(struct pass *p, float timestep, struct tensor latents, struct tensor out)
@@ -684,7 +570,9 @@ static enum status predict(struct pass *p, float timestep, struct tensor latents
 enum status kandinsky_unet_predict(struct kandinsky_unet *u, struct arena *arena, const struct kandinsky_image *image,
 	float timestep, struct tensor latents, struct tensor out)
 {
-	struct pass p = { .u = u, .arena = arena, .image = image };
+	struct pass p = { .u = u,
+		.image = image,
+		.conv = { .k = u->k, .arena = arena, .groups = (int)u->config.groups, .eps = (float)u->config.eps } };
 	size_t mark = arena_mark(arena);
 	enum status status = predict(&p, timestep, latents, out);
 

@@ -14,9 +14,9 @@ enum { LAYERS = UNET_LAYERS_MAX + 1 };
 struct level {
 	int64_t n; /* residual blocks */
 	bool attention, sampler;
-	struct unet_resnet resnets[LAYERS];
+	struct residual resnets[LAYERS];
 	struct unet_transformer transformers[LAYERS];
-	struct unet_sampler resample;
+	struct conv_sampler resample;
 };
 
 struct ends {
@@ -36,7 +36,7 @@ struct unet {
 	struct ends ends;
 	struct added added;
 	struct level down[UNET_LEVELS_MAX], up[UNET_LEVELS_MAX]; /* up: coarsest first */
-	struct unet_resnet mid[2];
+	struct residual mid[2];
 	struct unet_transformer mid_transformer;
 };
 
@@ -82,13 +82,21 @@ static enum status load_ends(struct unet *u, struct unet_loader *l)
 	return unet_load(l, dims, "", added_table, LOAD_COUNT(added_table), &u->added);
 }
 
+/* The time embedding is added to what the first convolution gives. */
+static enum status load_residual(
+	const struct unet_loader *l, const char *prefix, int64_t in, int64_t out, struct residual *r)
+{
+	return residual_load(l->k, l->weights, prefix,
+		&(struct conv_shape){ .in = in, .out = out, .time = l->time, .time_rows = out }, r);
+}
+
 static enum status load_layer(struct unet_loader *l, const char *prefix, int64_t i, int64_t in,
 	const struct unet_level_config *c, struct level *level)
 {
 	char name[96];
 
 	snprintf(name, sizeof name, "%sresnets.%lld.", prefix, (long long)i);
-	TRY(unet_resnet_load(l, name, in, c->channels, &level->resnets[i]));
+	TRY(load_residual(l, name, in, c->channels, &level->resnets[i]));
 	if (!level->attention)
 		return STATUS_OK;
 	snprintf(name, sizeof name, "%sattentions.%lld.", prefix, (long long)i);
@@ -110,7 +118,7 @@ static enum status load_down(struct unet *u, struct unet_loader *l, int at)
 	if (!level->sampler)
 		return STATUS_OK;
 	snprintf(name, sizeof name, "%sdownsamplers.0.", prefix);
-	return unet_sampler_load(l, name, c->channels, &level->resample);
+	return conv_sampler_load(l->k, l->weights, name, c->channels, &level->resample);
 }
 
 /* The stream comes from the next coarser level; what is joined to it comes from the way down, where the last joined
@@ -135,15 +143,15 @@ static enum status load_up(struct unet *u, struct unet_loader *l, int block)
 	if (!level->sampler)
 		return STATUS_OK;
 	snprintf(name, sizeof name, "%supsamplers.0.", prefix);
-	return unet_sampler_load(l, name, c->channels, &level->resample);
+	return conv_sampler_load(l->k, l->weights, name, c->channels, &level->resample);
 }
 
 static enum status load_mid(struct unet *u, struct unet_loader *l)
 {
 	const struct unet_level_config *c = &u->config.level[u->config.n_levels - 1];
 
-	TRY(unet_resnet_load(l, "mid_block.resnets.0.", c->channels, c->channels, &u->mid[0]));
-	TRY(unet_resnet_load(l, "mid_block.resnets.1.", c->channels, c->channels, &u->mid[1]));
+	TRY(load_residual(l, "mid_block.resnets.0.", c->channels, c->channels, &u->mid[0]));
+	TRY(load_residual(l, "mid_block.resnets.1.", c->channels, c->channels, &u->mid[1]));
 	return unet_transformer_load(
 		l, "mid_block.attentions.0.", c->channels, c->heads, c->blocks, &u->mid_transformer);
 }
@@ -190,10 +198,10 @@ enum status unet_open(struct kernels *k, const struct component *c, struct unet 
 static void free_level(struct kernels *k, struct level *level)
 {
 	for (int i = 0; i < LAYERS; i++) {
-		unet_resnet_free(k, &level->resnets[i]);
+		residual_free(k, &level->resnets[i]);
 		unet_transformer_free(k, &level->transformers[i]);
 	}
-	unet_sampler_free(k, &level->resample);
+	conv_sampler_free(k, &level->resample);
 }
 
 void unet_close(struct unet *u)
@@ -206,8 +214,8 @@ void unet_close(struct unet *u)
 		free_level(u->k, &u->down[i]);
 		free_level(u->k, &u->up[i]);
 	}
-	unet_resnet_free(u->k, &u->mid[0]);
-	unet_resnet_free(u->k, &u->mid[1]);
+	residual_free(u->k, &u->mid[0]);
+	residual_free(u->k, &u->mid[1]);
 	unet_transformer_free(u->k, &u->mid_transformer);
 	free(u);
 }
@@ -290,7 +298,7 @@ enum status unet_embed_prompt(struct unet *u, struct arena *arena, struct tensor
 	return u->config.text_time ? embed_added(u, arena, pooled, sizes, &out->added) : STATUS_OK;
 }
 
-/* p->time = silu(time + what the prompt adds) */
+/* p->conv.time = silu(time + what the prompt adds) */
 static enum status embed_time(struct unet *u, struct unet_pass *p, const struct unet_prompt *prompt, float timestep)
 {
 	const struct weight *const linear[4] = { u->ends.time1, u->ends.time1_bias, u->ends.time2, u->ends.time2_bias };
@@ -302,15 +310,15 @@ static enum status embed_time(struct unet *u, struct unet_pass *p, const struct 
 	if (!values)
 		return status_fail(STATUS_NO_MEMORY, "no memory for an embedding");
 	sinusoid(&u->config, timestep, width, values);
-	status = arena_take(p->arena, kernels_dtype(u->k), 2, dim, &p->time);
+	status = arena_take(p->conv.arena, kernels_dtype(u->k), 2, dim, &p->conv.time);
 	if (status == STATUS_OK)
-		status = arena_take(p->arena, DTYPE_F32, 2, dim, &sum);
+		status = arena_take(p->conv.arena, DTYPE_F32, 2, dim, &sum);
 	if (status == STATUS_OK)
-		status = embed(u, p->arena, values, width, linear, sum);
+		status = embed(u, p->conv.arena, values, width, linear, sum);
 	if (status == STATUS_OK && prompt->added.data)
 		status = kernels_unary(u->k, UNARY_ADD, prompt->added, sum);
 	free(values);
-	return status == STATUS_OK ? kernels_unary(u->k, UNARY_SILU, sum, p->time) : status;
+	return status == STATUS_OK ? kernels_unary(u->k, UNARY_SILU, sum, p->conv.time) : status;
 }
 
 /* ---- prediction ---- */
@@ -326,7 +334,7 @@ static enum status run_down(struct unet_pass *p, const struct level *level, stru
 	struct tensor none = { 0 };
 
 	for (int64_t i = 0; i < level->n; i++) {
-		TRY(unet_resnet_run(p, &level->resnets[i], *stream, none, stream));
+		TRY(unet_residual_run(p, &level->resnets[i], *stream, none, stream));
 		if (level->attention)
 			TRY(unet_transformer_run(p, &level->transformers[i], *stream));
 		skips->tensor[skips->n++] = *stream;
@@ -341,7 +349,7 @@ static enum status run_down(struct unet_pass *p, const struct level *level, stru
 static enum status run_up(struct unet_pass *p, const struct level *level, struct skips *skips, struct tensor *stream)
 {
 	for (int64_t i = 0; i < level->n; i++) {
-		TRY(unet_resnet_run(p, &level->resnets[i], *stream, skips->tensor[--skips->n], stream));
+		TRY(unet_residual_run(p, &level->resnets[i], *stream, skips->tensor[--skips->n], stream));
 		if (level->attention)
 			TRY(unet_transformer_run(p, &level->transformers[i], *stream));
 	}
@@ -357,9 +365,9 @@ static enum status run_mid(struct unet *u, struct unet_pass *p, struct tensor *s
 {
 	struct tensor none = { 0 };
 
-	TRY(unet_resnet_run(p, &u->mid[0], *stream, none, stream));
+	TRY(unet_residual_run(p, &u->mid[0], *stream, none, stream));
 	TRY(unet_transformer_run(p, &u->mid_transformer, *stream));
-	return unet_resnet_run(p, &u->mid[1], *stream, none, stream);
+	return unet_residual_run(p, &u->mid[1], *stream, none, stream);
 }
 
 static enum status run_conv_in(struct unet *u, struct unet_pass *p, struct tensor latents, struct tensor *stream)
@@ -368,13 +376,13 @@ static enum status run_conv_in(struct unet *u, struct unet_pass *p, struct tenso
 	size_t mark;
 	struct tensor x;
 
-	TRY(arena_take(p->arena, DTYPE_F32, 3, (int64_t[]){ h, w, u->config.level[0].channels }, stream));
-	mark = arena_mark(p->arena);
-	TRY(arena_take(p->arena, kernels_dtype(u->k), 3, (int64_t[]){ h, w, latents.dim[0] }, &x));
+	TRY(arena_take(p->conv.arena, DTYPE_F32, 3, (int64_t[]){ h, w, u->config.level[0].channels }, stream));
+	mark = arena_mark(p->conv.arena);
+	TRY(arena_take(p->conv.arena, kernels_dtype(u->k), 3, (int64_t[]){ h, w, latents.dim[0] }, &x));
 	TRY(kernels_to_nhwc(u->k, latents, 1, 0, x));
 	TRY(kernels_conv(
 		u->k, &(struct conv){ .x = x, .w = u->ends.conv_in, .bias = u->ends.conv_in_bias, .y = *stream }));
-	arena_release(p->arena, mark);
+	arena_release(p->conv.arena, mark);
 	return STATUS_OK;
 }
 
@@ -383,13 +391,13 @@ static enum status run_conv_out(struct unet *u, struct unet_pass *p, struct tens
 	int64_t h = stream.dim[0], w = stream.dim[1], channels = u->config.out_channels;
 	struct tensor normed, y;
 
-	TRY(arena_take(p->arena, kernels_dtype(u->k), 3, stream.dim, &normed));
-	TRY(arena_take(p->arena, DTYPE_F32, 3, (int64_t[]){ h, w, channels }, &y));
+	TRY(arena_take(p->conv.arena, kernels_dtype(u->k), 3, stream.dim, &normed));
+	TRY(arena_take(p->conv.arena, DTYPE_F32, 3, (int64_t[]){ h, w, channels }, &y));
 	TRY(kernels_group_norm(u->k, &(struct group_norm){ .x = stream,
-					     .groups = p->groups,
+					     .groups = p->conv.groups,
 					     .weight = u->ends.norm_weight,
 					     .bias = u->ends.norm_bias,
-					     .eps = p->eps,
+					     .eps = p->conv.eps,
 					     .silu = true,
 					     .y = normed }));
 	TRY(kernels_conv(
@@ -416,10 +424,10 @@ enum status unet_predict(struct unet *u, struct arena *arena, const struct unet_
 	struct tensor latents, struct tensor out)
 {
 	size_t mark = arena_mark(arena);
-	struct unet_pass pass = { .k = u->k,
-		.arena = arena,
-		.groups = (int)u->config.groups,
-		.eps = (float)u->config.norm_eps,
+	struct unet_pass pass = { .conv = { .k = u->k,
+					  .arena = arena,
+					  .groups = (int)u->config.groups,
+					  .eps = (float)u->config.norm_eps },
 		.text = prompt->text };
 	enum status status = embed_time(u, &pass, prompt, timestep);
 

@@ -1,4 +1,5 @@
-/* unet_blocks: the parts that UNets of diffusers are made of: residual blocks, spatial transformers, resampling.
+/* unet_blocks: the parts that UNets of diffusers are made of: spatial transformers, resampling; residual blocks are
+ * conv_blocks.h.
  *
  * Papers: arXiv 2112.10752 (latent diffusion), 2307.01952 (SDXL).  Reference: diffusers, models/resnet.py,
  * models/transformers/transformer_2d.py, models/attention.py.
@@ -13,7 +14,7 @@
 #ifndef PROMPTFS_ENGINE_UNET_BLOCKS_H
 #define PROMPTFS_ENGINE_UNET_BLOCKS_H
 
-#include "engine/load.h"
+#include "engine/conv_blocks.h"
 #include "kernels/kernels.h"
 
 /* What loading needs to know. */
@@ -30,26 +31,13 @@ enum status unet_load(const struct unet_loader *l, const int64_t *dims, const ch
 
 /* What running needs. */
 struct unet_pass {
-	struct kernels *k;
-	struct arena *arena;
-	int groups;
-	float eps;          /* of the residual blocks */
-	struct tensor time; /* [1, time] operand: silu(time embedding) */
-	struct tensor text; /* [tokens, cross] operand */
+	struct conv_pass conv; /* eps: of the residual blocks */
+	struct tensor text;    /* [tokens, cross] operand */
 };
 
-struct unet_resnet {
-	struct weight *norm1_weight, *norm1_bias, *conv1, *conv1_bias, *time, *time_bias;
-	struct weight *norm2_weight, *norm2_bias, *conv2, *conv2_bias;
-	struct weight *shortcut, *shortcut_bias; /* where the number of channels changes */
-	int64_t in, out;
-};
-
-enum status unet_resnet_load(struct unet_loader *l, const char *prefix, int64_t in, int64_t out, struct unet_resnet *r);
-void unet_resnet_free(struct kernels *k, struct unet_resnet *r);
 /* skip (data NULL: none) is joined to x along channels first; both F32. */
-enum status unet_resnet_run(
-	struct unet_pass *p, const struct unet_resnet *r, struct tensor x, struct tensor skip, struct tensor *y);
+enum status unet_residual_run(
+	struct unet_pass *p, const struct residual *r, struct tensor x, struct tensor skip, struct tensor *y);
 
 struct unet_transformer_block {
 	struct weight *norm1_weight, *norm1_bias, *self_qkv, *self_out, *self_out_bias;
@@ -69,19 +57,10 @@ enum status unet_transformer_load(struct unet_loader *l, const char *prefix, int
 void unet_transformer_free(struct kernels *k, struct unet_transformer *t);
 enum status unet_transformer_run(struct unet_pass *p, const struct unet_transformer *t, struct tensor x); /* in place */
 
-/* A convolution between levels: half the size (stride 2), or twice. */
-struct unet_sampler {
-	struct weight *conv, *conv_bias;
-};
-
-enum status unet_sampler_load(struct unet_loader *l, const char *prefix, int64_t width, struct unet_sampler *s);
-void unet_sampler_free(struct kernels *k, struct unet_sampler *s);
-enum status unet_downsample(struct unet_pass *p, const struct unet_sampler *s, struct tensor x, struct tensor *y);
+/* Half the size (stride 2). */
+enum status unet_downsample(struct unet_pass *p, const struct conv_sampler *s, struct tensor x, struct tensor *y);
 /* To [height, width]: twice x's, or one less. */
-enum status unet_upsample(struct unet_pass *p, const struct unet_sampler *s, struct tensor x, int64_t height,
+enum status unet_upsample(struct unet_pass *p, const struct conv_sampler *s, struct tensor x, int64_t height,
 	int64_t width, struct tensor *y);
-
-/* x as an operand: itself where the dtype is that already, else a copy from the arena. */
-enum status unet_operand(struct unet_pass *p, struct tensor x, struct tensor *out);
 
 #endif
