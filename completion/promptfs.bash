@@ -4,7 +4,7 @@ _promptfs() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command= i
 	local commands='mount unmount generate export convert bench models cache help'
 	local common='--config --model --loras --store --cache --device --dtype --threads --queue-limit --queue-user-limit --memory-limit
-		--cache-limit --size-limit --log --log-file --help'
+		--cache-limit --packed-limit --nice --size-limit --log --log-file --help'
 	local parameters='--negative --width --height --steps --guidance --cfg --seed --sampler --scheduler --rng --lora --set
 		--trace -o -v'
 

@@ -85,6 +85,8 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
 	status = kernels_open(options->device, options->dtype, options->threads, &e->k);
 	if (status == STATUS_OK)
 		status = set_budget(e, options->memory_limit);
+	if (status == STATUS_OK && options->packed && options->packed_limit > 0)
+		kernels_keep_packed(e->k, options->packed, options->packed_limit);
 	if (status == STATUS_OK)
 		status = arena_open(e->k, kernels_own_memory(e->k) ? e->memory.limit : physical_memory(),
 			&e->arena); /* addresses only */

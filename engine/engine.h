@@ -21,6 +21,8 @@ struct engine_options {
 	enum dtype dtype;      /* as kernels_open takes it; DTYPE_OTHER: the device's default */
 	int threads;           /* 0: as many as processors */
 	uint64_t memory_limit; /* bytes; 0: no limit of ours */
+	const char *packed;    /* folder for copies of packed weights, or NULL */
+	uint64_t packed_limit; /* bytes of all copies */
 };
 
 enum stage { STAGE_LOAD, STAGE_TEXT, STAGE_STEP, STAGE_DECODE, STAGE_PNG, STAGE_COUNT };
@@ -56,7 +58,7 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
 void engine_close(struct engine *e); /* NULL is allowed */
 const char *engine_device(const struct engine *e);
 const char *engine_about(const struct engine *e); /* kernels_about */
-enum dtype engine_dtype(const struct engine *e); /* what keys say: F32, BF16, or I8 or F8_E4M3 of the weights */
+enum dtype engine_dtype(const struct engine *e);  /* what keys say: F32, BF16, or I8 or F8_E4M3 of the weights */
 
 /* Loads what the model needs (nothing that is loaded already) and appends the bare PNG (png.h) to *png. */
 enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png);

@@ -3,6 +3,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <xxhash.h>
 
 #include "engine/bytes.h"
 #include "engine/lora.h"
@@ -18,8 +21,9 @@ struct parts {
 	bool together; /* all turns fit the budget at once */
 	struct {
 		struct component component;
-		uint64_t bytes; /* once packed */
-		void *loaded;   /* NULL while not */
+		uint64_t bytes;                    /* once packed */
+		char identity[MODEL_HASH_LEN + 1]; /* of the files that hold its weights */
+		void *loaded;                      /* NULL while not */
 	} part[PARTS_MAX];
 	struct component beside[PARTS_MAX]; /* that LoRAs may change too, kept by another struct parts */
 	int n_beside;
@@ -36,6 +40,39 @@ static enum status measure_random(struct parts *p, int i)
 	return status;
 }
 
+/* Of all files: place, size and times; and the names of the tensors, of which a file may hold several parts. */
+static void identify(const struct weights *w, const char *component, char out[MODEL_HASH_LEN + 1])
+{
+	XXH3_state_t *state = XXH3_createState();
+	const char *last = "";
+	XXH128_canonical_t digest;
+
+	out[0] = 0;
+	if (!state)
+		return;
+	XXH3_128bits_reset(state);
+	XXH3_128bits_update(state, component, strlen(component) + 1);
+	for (int64_t i = 0; i < weights_count(w); i++) {
+		const char *name = weights_name(w, i), *path = weights_path(w, name);
+		struct stat st = { 0 };
+
+		XXH3_128bits_update(state, name, strlen(name) + 1);
+		if (strcmp(path, last) == 0)
+			continue;
+		last = path;
+		if (stat(path, &st) == 0) {
+			const int64_t values[] = { (int64_t)st.st_dev, (int64_t)st.st_ino, st.st_size,
+				st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec };
+
+			XXH3_128bits_update(state, values, sizeof values);
+		}
+	}
+	XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(state));
+	for (size_t i = 0; i < sizeof digest.digest; i++)
+		snprintf(out + 2 * i, 3, "%02x", digest.digest[i]);
+	XXH3_freeState(state);
+}
+
 static enum status measure(struct parts *p, int i)
 {
 	struct weights *w;
@@ -43,6 +80,7 @@ static enum status measure(struct parts *p, int i)
 	if (p->part[i].component.random)
 		return measure_random(p, i);
 	TRY(weights_open_component(&p->part[i].component, &w));
+	identify(w, p->kinds[i].component, p->part[i].identity);
 	p->part[i].bytes = (uint64_t)weights_parameters(w) * dtype_size(kernels_dtype(p->k));
 	weights_close(w);
 	return STATUS_OK;
@@ -215,6 +253,18 @@ static void tell_loras(const struct parts *p, struct run *run)
 			break;
 }
 
+/* With LoRAs weights are others than the files': those are not kept. */
+static enum status open_part(struct parts *p, int i)
+{
+	enum status status;
+
+	if (p->part[i].component.loras == NULL)
+		kernels_packed_begin(p->k, p->part[i].identity, p->part[i].bytes);
+	status = p->kinds[i].open(p->k, &p->part[i].component, &p->part[i].loaded);
+	kernels_packed_end(p->k, status == STATUS_OK);
+	return status;
+}
+
 enum status parts_need(struct parts *p, int i, struct run *run, void **out)
 {
 	double start = run_clock();
@@ -225,7 +275,7 @@ enum status parts_need(struct parts *p, int i, struct run *run, void **out)
 		for (int j = 0; j < p->n && !p->together; j++)
 			if (p->kinds[j].turn != p->kinds[i].turn)
 				unload(p, j);
-		TRY(p->kinds[i].open(p->k, &p->part[i].component, &p->part[i].loaded));
+		TRY(open_part(p, i));
 		run->load_seconds += run_clock() - start;
 	}
 	*out = p->part[i].loaded;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -255,10 +256,16 @@ static void on_progress(void *context, const struct engine_progress *p)
 
 static enum status open_engine(struct generation *g)
 {
+	char packed[PATH_MAX + 8];
 	struct engine_options o = { .device = *g->where->device ? g->where->device : g->config.device,
 		.threads = g->config.threads,
-		.memory_limit = g->config.memory_limit };
+		.memory_limit = g->config.memory_limit,
+		.packed = packed,
+		.packed_limit = g->config.packed_limit };
 
+	config_packed(&g->config, packed);
+	if (setpriority(PRIO_PROCESS, 0, g->config.nice) != 0)
+		log_warn("nice %d: %s", g->config.nice, strerror(errno));
 	TRY(config_dtype(*g->where->dtype ? g->where->dtype : g->config.dtype, &o.dtype));
 	TRY(engine_open(&o, &g->engine));
 	if (*engine_about(g->engine))

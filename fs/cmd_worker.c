@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "fs/commands.h"
@@ -171,16 +172,24 @@ static enum status open_model(const json_t *body, struct model *out)
 static enum status serve_hello(struct serving *s, const json_t *body)
 {
 	struct engine_options options = { 0 };
-	const char *device, *dtype;
+	const char *device, *dtype, *packed;
+	char folder[PATH_MAX];
+	bool measures = access("/dev/nvidiactl", F_OK) == 0 && kernels_tuning_folder(folder, sizeof folder);
 
 	TRY(need_text(body, "device", &device));
 	TRY(need_text(body, "dtype", &dtype));
+	TRY(need_text(body, "packed", &packed));
 	if (s->engine || json_integer_value(json_object_get(body, "numerics")) != RECIPE_NUMERICS)
 		return status_fail(STATUS_INTERNAL, "the worker is of another version than the daemon; mount again");
 	options.device = device;
 	TRY(config_dtype(dtype, &options.dtype));
 	options.threads = (int)json_integer_value(json_object_get(body, "threads"));
 	options.memory_limit = (uint64_t)json_integer_value(json_object_get(body, "memory_limit"));
+	options.packed_limit = (uint64_t)json_integer_value(json_object_get(body, "packed_limit"));
+	options.packed = options.packed_limit > 0 ? packed : NULL;
+	setpriority(PRIO_PROCESS, 0, (int)json_integer_value(json_object_get(body, "nice"))); /* threads inherit it */
+	/* before any file of a user is read, and before there are threads */
+	sandbox_enter("/dev/nvidia*", measures ? folder : NULL, options.packed);
 	TRY(engine_open(&options, &s->engine));
 	return reply(s,
 		json_pack("{s:s, s:s, s:o, s:s}", "kind", "ready", "device", engine_device(s->engine), "about",
@@ -374,14 +383,10 @@ int cmd_worker(int argc, char **argv)
 {
 	struct serving s = { 0 };
 	int fd = parse_fd(argc, argv);
-	char folder[PATH_MAX];
-	bool measures;
 
 	if (fd < 0)
 		return command_usage("worker", "`promptfs mount` starts its workers by itself");
 	set_process();
-	measures = access("/dev/nvidiactl", F_OK) == 0 && kernels_tuning_folder(folder, sizeof folder);
-	sandbox_enter("/dev/nvidia*", measures ? folder : NULL);
 	if (wire_open(fd, WIRE_REQUEST_MAX, &s.wire) != STATUS_OK)
 		return command_fail(STATUS_NO_MEMORY);
 	serve_all(&s);

@@ -37,10 +37,12 @@ static const struct key {
 	{ "device", "device", KIND_DEVICE, offsetof(struct config, device), 0 },
 	{ "dtype", "dtype", KIND_DTYPE, offsetof(struct config, dtype), 0 },
 	{ "threads", "threads", KIND_INT, offsetof(struct config, threads), 1024 },
+	{ "nice", "nice", KIND_INT, offsetof(struct config, nice), 19 },
 	{ "limits.queue", "queue-limit", KIND_INT, offsetof(struct config, queue_limit), 1000000 },
 	{ "limits.queue_user", "queue-user-limit", KIND_INT, offsetof(struct config, queue_user_limit), 1000000 },
 	{ "limits.memory", "memory-limit", KIND_BYTES, offsetof(struct config, memory_limit), 0 },
 	{ "limits.cache", "cache-limit", KIND_BYTES, offsetof(struct config, cache_limit), 0 },
+	{ "limits.packed", "packed-limit", KIND_BYTES, offsetof(struct config, packed_limit), 0 },
 	{ "limits.size", "size-limit", KIND_SIZE, offsetof(struct config, width_limit), 0 },
 	{ "log", "log", KIND_LEVEL, offsetof(struct config, log_level), 0 },
 	{ "log_file", "log-file", KIND_PATH, offsetof(struct config, log_file), 0 },
@@ -112,6 +114,11 @@ enum status config_path(const char *value, const char *base, char out[PATH_MAX])
 		return status_fail(STATUS_INVALID, "the path is too long");
 	memcpy(out, path, PATH_MAX);
 	return STATUS_OK;
+}
+
+void config_packed(const struct config *c, char out[PATH_MAX + 8])
+{
+	snprintf(out, PATH_MAX + 8, "%s/packed", c->cache);
 }
 
 enum status config_dtype(const char *name, enum dtype *out)
@@ -320,6 +327,7 @@ static void set_built_in(struct config *c)
 	snprintf(c->device, sizeof c->device, "auto");
 	snprintf(c->log_level, sizeof c->log_level, "warn");
 	c->cache_limit = 20ull << 30;
+	c->packed_limit = 32ull << 30;
 	c->queue_limit = 256;
 	c->width_limit = c->height_limit = 4096;
 }

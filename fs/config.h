@@ -13,11 +13,13 @@
  *     device               --device NAME     PROMPTFS_DEVICE         ref, cpu, cuda:N, auto
  *     dtype                --dtype NAME      PROMPTFS_DTYPE          f32, bf16, int8, fp8
  *     threads              --threads N       PROMPTFS_THREADS        0: as many as processors
+ *     nice                 --nice N          PROMPTFS_NICE           0 to 19: how much the painting gives way to others
  *     limits: queue        --queue-limit N   PROMPTFS_QUEUE_LIMIT    waiting jobs
  *     limits: queue_user   --queue-user-limit N  PROMPTFS_QUEUE_USER_LIMIT  of one user; 0: half for others than
  *                                                                  the owner
  *     limits: memory       --memory-limit X  PROMPTFS_MEMORY_LIMIT   such as 14GiB; 0: none
  *     limits: cache        --cache-limit X   PROMPTFS_CACHE_LIMIT    such as 20GiB; 0: none
+ *     limits: packed       --packed-limit X  PROMPTFS_PACKED_LIMIT   weights ready to map, in CACHE/packed; 0: none
  *     limits: size         --size-limit WxH  PROMPTFS_SIZE_LIMIT     the largest picture
  *     log                  --log LEVEL       PROMPTFS_LOG            error, warn, info, debug, trace
  *     log_file             --log-file FILE   PROMPTFS_LOG_FILE
@@ -57,8 +59,9 @@ struct config {
 	char loras[PATH_MAX];
 	char store[PATH_MAX], cache[PATH_MAX];
 	char device[32], dtype[16]; /* "auto", "" */
-	int threads;
+	int threads, nice;
 	uint64_t memory_limit, cache_limit; /* bytes; 0: none */
+	uint64_t packed_limit;              /* bytes of packed weights beside the cache; 0: keep none */
 	int queue_limit, queue_user_limit;
 	int width_limit, height_limit; /* limits: size */
 	char log_level[8];             /* error, warn, info, debug, trace */
@@ -79,6 +82,9 @@ const struct config_model *config_find_model(const struct config *c, const char 
 
 /* The name of a dtype as options give it; "" is DTYPE_OTHER, the device's default. */
 enum status config_dtype(const char *name, enum dtype *out);
+
+/* Where packed weights are kept. */
+void config_packed(const struct config *c, char out[PATH_MAX + 8]);
 
 /* STATUS_INVALID when a picture is larger than limits: size. */
 enum status config_check_size(const struct config *c, int width, int height);

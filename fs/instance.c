@@ -343,15 +343,18 @@ static enum status start_worker(struct instance *in, struct job *job)
 {
 	const struct config *c = in->pool->jobs->config;
 	struct wire_reply reply;
+	char packed[PATH_MAX + 8];
 	enum status status;
 
+	config_packed(c, packed);
 	TRY(wait_pause(in, job));
 	TRY(worker_start(in->pool->jobs->executable, &in->worker));
 	note_started(in);
 	status = request(in,
-		json_pack("{s:s, s:s, s:s, s:i, s:I, s:i}", "kind", "hello", "device", in->pool->device, "dtype",
-			in->pool->dtype, "threads", c->threads, "memory_limit", (json_int_t)c->memory_limit, "numerics",
-			RECIPE_NUMERICS),
+		json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:i}", "kind", "hello", "device", in->pool->device,
+			"dtype", in->pool->dtype, "threads", c->threads, "nice", c->nice, "packed", packed,
+			"packed_limit", (json_int_t)c->packed_limit, "memory_limit", (json_int_t)c->memory_limit,
+			"numerics", RECIPE_NUMERICS),
 		NULL, WIRE_READY, &reply, NULL);
 	if (status != STATUS_OK)
 		retire(in);

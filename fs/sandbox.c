@@ -5,6 +5,7 @@
 #include <glob.h>
 #include <linux/landlock.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,7 +39,7 @@ static void allow_files(int rules, const char *pattern)
 	globfree(&found);
 }
 
-void sandbox_enter(const char *devices, const char *folder)
+void sandbox_enter(const char *devices, const char *folder, const char *packed)
 {
 	struct landlock_ruleset_attr rules = { .handled_access_fs = handled };
 	int fd;
@@ -51,6 +52,11 @@ void sandbox_enter(const char *devices, const char *folder)
 		allow_files(fd, devices);
 	if (folder)
 		allow(fd, folder, LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG);
+	if (packed) {
+		mkdir(packed, 0700);
+		allow(fd, packed,
+			LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE);
+	}
 	syscall(SYS_landlock_restrict_self, fd, 0);
 	close(fd);
 }

@@ -7,8 +7,9 @@
 #define PROMPTFS_FS_SANDBOX_H
 
 /* Of the calling process, which has one thread yet.  What the kernel lacks (Landlock: Linux 5.13) is left out.  The
- * files that the pattern `devices` matches stay writable, and files may be made and written below `folder`; NULL: none.
- */
-void sandbox_enter(const char *devices, const char *folder);
+ * files that the pattern `devices` matches stay writable, files may be made and written below `folder`, and below
+ * `packed` (made if need be) removed too: copies of packed weights, which are numbers, checked by length and sum. NULL:
+ * none. */
+void sandbox_enter(const char *devices, const char *folder, const char *packed);
 
 #endif

@@ -4,7 +4,7 @@
  * and a body: one JSON object {"kind": ..., "id": N, ...}.  A descriptor travels by SCM_RIGHTS with the first byte of
  * its message.  The id of a request comes back in its replies.
  *
- *     to the worker      hello     device, dtype, threads, memory_limit, numerics
+ *     to the worker      hello     device, dtype, threads, nice, memory_limit, packed, packed_limit, numerics
  *                        hash      path, name, identity            of a model; read every file of it
  *                        hash      path, identity                  of something else: a LoRA, a part
  *                        generate  path, name, identity, recipe

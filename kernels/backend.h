@@ -19,8 +19,9 @@ struct kernels {
 	size_t held; /* bytes of weights, buffers and arenas; see kernels_memory */
 	size_t held_peak;
 	double flops;
-	uint64_t limit;  /* what a device may give out at most; 0: all it has */
-	char about[192]; /* see kernels_about */
+	uint64_t limit;        /* what a device may give out at most; 0: all it has */
+	struct packed *packed; /* copies on disk; NULL: none */
+	char about[192];       /* see kernels_about */
 };
 
 /* Every change of k->held goes through here. */
@@ -70,6 +71,10 @@ struct backend {
 	 * them.  Where pack_rows is NULL, sources are not read at all.  `first` is a multiple of PACK_ROWS for
 	 * matrices; the rows of a convolution come in one block.  A failed pack is ended by weight_free. */
 	enum status (*pack_begin)(struct kernels *k, struct weight *w);
+	/* Where packed values may lie in a file: len and layout alone, as begin sets them; and what the bytes depend on
+	 * besides the source.  Else NULL. */
+	enum status (*pack_layout)(struct kernels *k, struct weight *w);
+	void (*layout)(struct kernels *k, char *out, size_t size);
 	enum status (*pack_rows)(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows);
 	void (*pack_free)(struct kernels *k, struct weight *w); /* frees layout */
 
@@ -109,6 +114,11 @@ extern const struct backend backend_ref, backend_cpu;
 
 /* Sets the calling thread's OpenMP thread count, which oneDNN goes by too; a handle may have moved between threads. */
 void kernels_use_threads(const struct kernels *k);
+
+/* Copies on disk (packed.c): the values of a new weight, if there; and what was packed, for the file. */
+bool packed_take(struct kernels *k, struct weight *w);
+void packed_add(struct kernels *k, const struct weight *w);
+void packed_free(struct packed *p); /* NULL is allowed */
 
 /* Host memory (memory.c). */
 enum status memory_map(struct kernels *k, size_t len, void **out);

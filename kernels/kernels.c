@@ -92,6 +92,7 @@ void kernels_close(struct kernels *k)
 {
 	if (!k)
 		return;
+	packed_free(k->packed);
 	k->backend->close(k);
 	free(k);
 }

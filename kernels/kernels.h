@@ -162,6 +162,16 @@ enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, st
 /* A vector or small table as F32 in device memory ([n] or [m, n]; F32, BF16 or F16 source), owned by the weight. */
 enum status kernels_pack_table(struct kernels *k, const struct tensor *source, struct weight **out);
 
+/* Copies of packed matrices and convolutions on disk, for devices in host memory; others do nothing.  Between begin and
+ * end every weight is mapped from the file of this identity (of the sources; how this device packs is added to it),
+ * where there is a good one, and its source is not read; else it is packed, and an end with `keep` puts a new file in
+ * place, whole.  The weights must come in the same order each time.  All files together stay within `limit` bytes:
+ * those unused for longest go.  Weights below PACKED_MIN bytes together are packed as fast as a file is opened. */
+static const uint64_t PACKED_MIN = (uint64_t)64 << 20;
+void kernels_keep_packed(struct kernels *k, const char *dir, uint64_t limit);
+void kernels_packed_begin(struct kernels *k, const char *identity, uint64_t bytes);
+void kernels_packed_end(struct kernels *k, bool keep);
+
 const struct tensor *weight_table(const struct weight *w); /* the tensor of a packed table; borrowed */
 void weight_free(struct kernels *k, struct weight *w);     /* NULL is allowed */
 

@@ -109,11 +109,45 @@ static enum status pack_parts(struct kernels *k, struct weight *w, const struct 
 	return STATUS_OK;
 }
 
+static enum status pack_whole(struct kernels *k, struct weight *w, const struct tensor *source, void *staging)
+{
+	return pack_block(k, w, source, 0, w->n, 0, staging);
+}
+
+typedef enum status pack_rows(struct kernels *k, struct weight *w, const struct tensor *source, void *staging);
+
+static enum status pack_anew(
+	struct kernels *k, struct weight *w, const struct tensor *source, size_t staging_len, pack_rows *pack)
+{
+	void *staging = NULL;
+	enum status status = memory_map(k, staging_len, &staging);
+
+	if (status == STATUS_OK)
+		status = k->backend->pack_begin(k, w);
+	if (status == STATUS_OK && k->backend->pack_rows)
+		status = pack(k, w, source, staging);
+	memory_unmap(k, staging, staging_len);
+	if (status == STATUS_OK)
+		packed_add(k, w);
+	return status;
+}
+
+/* Takes the values from a copy on disk, or packs them; frees w on failure. */
+static enum status pack_values(
+	struct kernels *k, struct weight *w, const struct tensor *source, size_t staging_len, pack_rows *pack)
+{
+	enum status status = packed_take(k, w) ? STATUS_OK : pack_anew(k, w, source, staging_len, pack);
+
+	kernels_hold(k, w->len, 0);
+	if (status != STATUS_OK)
+		weight_free(k, w);
+	return status;
+}
+
 static enum status pack_linear(
 	struct kernels *k, enum dtype dtype, int n_parts, const struct tensor *parts, struct weight **out)
 {
 	struct weight *w = NULL;
-	void *staging = NULL;
 	size_t staging_len;
 	enum status status;
 	int64_t n = 0;
@@ -130,16 +164,8 @@ static enum status pack_linear(
 	kernels_use_threads(k);
 	TRY(new_weight(WEIGHT_LINEAR, dtype, n, parts[0].dim[1], 1, &w));
 	staging_len = (size_t)((n < PACK_ROWS ? n : PACK_ROWS) * w->k) * dtype_size(k->dtype);
-	status = memory_map(k, staging_len, &staging);
+	status = pack_values(k, w, parts, staging_len, pack_parts);
 	if (status == STATUS_OK)
-		status = k->backend->pack_begin(k, w);
-	if (status == STATUS_OK && k->backend->pack_rows)
-		status = pack_parts(k, w, parts, staging);
-	memory_unmap(k, staging, staging_len);
-	kernels_hold(k, w->len, 0);
-	if (status != STATUS_OK)
-		weight_free(k, w);
-	else
 		*out = w;
 	return status;
 }
@@ -159,7 +185,6 @@ enum status kernels_pack_block(struct kernels *k, int n_parts, const struct tens
 enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, struct weight **out)
 {
 	struct weight *w = NULL;
-	void *staging = NULL;
 	size_t staging_len;
 	enum status status;
 
@@ -171,16 +196,8 @@ enum status kernels_pack_conv(struct kernels *k, const struct tensor *source, st
 			(long long)source->dim[2], (long long)source->dim[3]);
 	kernels_use_threads(k);
 	TRY(new_weight(WEIGHT_CONV, k->dtype, source->dim[0], source->dim[1], (int)source->dim[2], &w));
-	status = memory_map(k, staging_len, &staging);
+	status = pack_values(k, w, source, staging_len, pack_whole);
 	if (status == STATUS_OK)
-		status = k->backend->pack_begin(k, w);
-	if (status == STATUS_OK && k->backend->pack_rows)
-		status = pack_block(k, w, source, 0, w->n, 0, staging);
-	memory_unmap(k, staging, staging_len);
-	kernels_hold(k, w->len, 0);
-	if (status != STATUS_OK)
-		weight_free(k, w);
-	else
 		*out = w;
 	return status;
 }

@@ -3,6 +3,7 @@
 #include "kernels/cpu/simd.h"
 #include "kernels/ref/ref.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 struct cpu {
@@ -107,14 +108,27 @@ static struct onednn *onednn(const struct kernels *k)
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
+static enum status cpu_pack_layout(struct kernels *k, struct weight *w)
+{
+	if (w->dtype != DTYPE_I8)
+		return onednn_pack_layout(onednn(k), w);
+	w->len = simd(k)->i8_len(w);
+	return STATUS_OK;
+}
+
 static enum status cpu_pack_begin(struct kernels *k, struct weight *w)
 {
-	if (w->dtype == DTYPE_I8) {
-		TRY(memory_map(k, simd(k)->i8_len(w), &w->data));
-		w->len = simd(k)->i8_len(w);
-		return STATUS_OK;
-	}
-	return onednn_pack_begin(onednn(k), k, w);
+	TRY(cpu_pack_layout(k, w));
+	return memory_map(k, w->len, &w->data);
+}
+
+static void cpu_layout(struct kernels *k, char *out, size_t size)
+{
+	char name[128];
+
+	onednn_name(name, sizeof name);
+	snprintf(out, size, "cpu %s %s %s %s, %d threads", simd(k)->name, name, dtype_name(k->dtype),
+		dtype_name(k->weight_dtype), k->threads);
 }
 
 static enum status cpu_pack_rows(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows)
@@ -322,6 +336,8 @@ const struct backend backend_cpu = {
 	.copy_in = memory_copy,
 	.copy_out = memory_copy,
 	.pack_begin = cpu_pack_begin,
+	.pack_layout = cpu_pack_layout,
+	.layout = cpu_layout,
 	.pack_rows = cpu_pack_rows,
 	.pack_free = cpu_pack_free,
 	.linear = cpu_linear,

@@ -2,6 +2,8 @@
 #include "kernels/cpu/onednn.h"
 #include "kernels/cpu/onednn_api.h"
 
+#include <stdio.h>
+
 /* What makes one primitive differ from another.  All int64_t, so that keys compare as bytes. */
 struct key {
 	int64_t kind, n, k, kernel;
@@ -66,6 +68,14 @@ bool onednn_has_bf16(void)
 #else
 	return false;
 #endif
+}
+
+void onednn_name(char *out, size_t size)
+{
+	const dnnl_version_t *v = dnnl_version();
+
+	snprintf(out, size, "oneDNN %d.%d.%d %s isa %x", v->major, v->minor, v->patch, v->hash,
+		(unsigned)dnnl_get_effective_cpu_isa());
 }
 
 /* ---- making a primitive ------------------------------------------------------------------------------------------ */
@@ -181,14 +191,13 @@ out:
 
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
 
-enum status onednn_pack_begin(struct onednn *o, struct kernels *k, struct weight *w)
+enum status onednn_pack_layout(struct onednn *o, struct weight *w)
 {
 	/* a typical size; every other one uses the layout that comes out */
 	struct key key = {
 		.kind = w->kind, .n = w->n, .k = w->k, .kernel = w->kernel, .bias = 1, .y_dtype = DTYPE_F32
 	};
 	dnnl_primitive_desc_t pd;
-	size_t len;
 
 	key.rows = w->kind == WEIGHT_LINEAR ? 512 : 64;
 	key.columns = w->kind == WEIGHT_LINEAR ? 0 : 64;
@@ -202,9 +211,7 @@ enum status onednn_pack_begin(struct onednn *o, struct kernels *k, struct weight
 	dnnl_primitive_desc_destroy(pd);
 	if (!w->layout)
 		return status_fail(STATUS_NO_MEMORY, "pack: no memory for a layout");
-	len = desc_len(w->layout);
-	TRY(memory_map(k, len, &w->data));
-	w->len = len;
+	w->len = desc_len(w->layout);
 	return STATUS_OK;
 }
 

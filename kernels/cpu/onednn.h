@@ -14,7 +14,11 @@ enum status onednn_open(struct kernels *k, struct onednn **out);
 void onednn_close(struct kernels *k, struct onednn *o); /* NULL is allowed */
 bool onednn_has_bf16(void);
 
-enum status onednn_pack_begin(struct onednn *o, struct kernels *k, struct weight *w);
+/* Version and instruction set: with the number of threads, what oneDNN's choice of a layout depends on. */
+void onednn_name(char *out, size_t size);
+
+/* Sets w->layout and w->len. */
+enum status onednn_pack_layout(struct onednn *o, struct weight *w);
 enum status onednn_pack_rows(
 	struct onednn *o, struct weight *w, enum dtype dtype, int64_t first, int64_t count, const void *rows);
 void onednn_pack_free(struct weight *w);

@@ -1,6 +1,10 @@
 /* kernels_contract: what holds on every host backend: dtypes, views, arenas, packing's refusals, the simple operations
  * against formulas of the test's own, and the texts of failures.  Also ref's products against such formulas, since
  * everything else is compared with ref. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "kernels/backend.h"
 #include "tests/cuda/host.h"
 #include "tests/unit/kernels_cases.h"
@@ -629,6 +633,104 @@ static void test_rope_formula(struct kernels *k)
 	CHECK("ref rope turns pairs of halves", right);
 }
 
+/* ---- copies of packed weights ------------------------------------------------------------------------------------ */
+
+/* Packs a matrix, a block and a convolution under `identity` from sources of this seed; y: of products with one x. */
+static bool pack_kept(enum dtype dtype, const char *dir, const char *identity, uint32_t seed, float y[3][7])
+{
+	struct cage matrix = cage_random(DTYPE_F32, 2, (int64_t[]){ 7, 9 }, 0, 1, seed);
+	struct cage conv = cage_random(DTYPE_F32, 4, (int64_t[]){ 7, 9, 1, 1 }, 0, 1, seed + 1);
+	struct weight *w[3] = { NULL };
+	struct kernels *k = NULL;
+	bool good = kernels_open("cpu", dtype, 1, &k) == STATUS_OK;
+	struct cage x = cage_random(good ? kernels_dtype(k) : DTYPE_F32, 2, (int64_t[]){ 1, 9 }, 0, 1, 99);
+
+	if (good)
+		kernels_keep_packed(k, dir, PACKED_MIN * 2);
+	if (good)
+		kernels_packed_begin(k, identity, PACKED_MIN);
+	good = good && kernels_pack_linear(k, 1, &matrix.t, &w[0]) == STATUS_OK &&
+	       kernels_pack_block(k, 1, &matrix.t, &w[1]) == STATUS_OK &&
+	       kernels_pack_conv(k, &conv.t, &w[2]) == STATUS_OK;
+	if (k)
+		kernels_packed_end(k, good);
+	for (int i = 0; good && i < 2; i++)
+		good = kernels_linear(k, &(struct linear){ .x = x.t,
+						 .w = w[i],
+						 .y = tensor_view(y[i], DTYPE_F32, 2, (int64_t[]){ 1, 7 }) }) ==
+		       STATUS_OK;
+	good = good &&
+	       kernels_conv(k, &(struct conv){ .x = tensor_view(x.t.data, x.t.dtype, 3, (int64_t[]){ 1, 1, 9 }),
+				       .w = w[2],
+				       .y = tensor_view(y[2], DTYPE_F32, 3, (int64_t[]){ 1, 1, 7 }) }) == STATUS_OK;
+	for (int i = 0; i < 3; i++)
+		weight_free(k, w[i]);
+	kernels_close(k);
+	cage_free(&matrix);
+	cage_free(&conv);
+	cage_free(&x);
+	return good;
+}
+
+/* The only file of the folder. */
+static bool only_file(const char *dir, char path[512])
+{
+	DIR *d = opendir(dir);
+	int n = 0;
+
+	for (const struct dirent *e = NULL; d && (e = readdir(d));)
+		if (e->d_name[0] != '.') {
+			snprintf(path, 512, "%s/%s", dir, e->d_name);
+			n++;
+		}
+	if (d)
+		closedir(d);
+	return n == 1;
+}
+
+/* Changes one byte of the values, or cuts the file short. */
+static bool damage(const char *path, bool cut)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	char byte = 0;
+	bool good;
+
+	if (cut)
+		good = ftruncate(fd, 4096 + 10) == 0;
+	else
+		good = pread(fd, &byte, 1, 4100) == 1 && pwrite(fd, &(char){ (char)(byte ^ 1) }, 1, 4100) == 1;
+	close(fd);
+	return good;
+}
+
+/* A source of other values under the same identity shows whether it was read. */
+static void test_kept(enum dtype dtype)
+{
+	char dir[] = "/tmp/promptfs-packed-XXXXXX", path[512] = "";
+	float first[3][7], other[3][7], y[3][7];
+	bool good;
+
+	if (!mkdtemp(dir) || !pack_kept(dtype, dir, "a", 1, first)) {
+		printf("skip - packed %s: %s\n", dtype_name(dtype), status_text());
+		rmdir(dir);
+		return;
+	}
+	CHECK("packing writes one file", only_file(dir, path));
+	good = pack_kept(dtype, dir, "a", 2, y) && memcmp(first, y, sizeof y) == 0 && only_file(dir, path);
+	CHECK("the next start takes it from there", good);
+	good = damage(path, false) && pack_kept(dtype, dir, "a", 2, other) && memcmp(first, other, sizeof y) != 0;
+	CHECK("a damaged file is not used", good && access(path, F_OK) != 0);
+	good = pack_kept(dtype, dir, "a", 2, y) && memcmp(other, y, sizeof y) == 0 && only_file(dir, path);
+	CHECK("it is written anew", good && pack_kept(dtype, dir, "a", 1, y) && memcmp(other, y, sizeof y) == 0);
+	CHECK("nor is a short one", damage(path, true) && pack_kept(dtype, dir, "a", 1, y) &&
+					    memcmp(first, y, sizeof y) == 0 && access(path, F_OK) != 0);
+	good = pack_kept(dtype, dir, "b", 1, y) && only_file(dir, path) && truncate(path, 2 * (off_t)PACKED_MIN) == 0;
+	CHECK("another identity has a file of its own, and what is old makes room",
+		good && pack_kept(dtype, dir, "c", 1, y) && access(path, F_OK) != 0 && only_file(dir, path));
+	unlink(path);
+	rmdir(dir);
+}
+
 static void test_device(const char *device, enum dtype dtype)
 {
 	struct kernels *k = NULL;
@@ -729,5 +831,7 @@ int main(void)
 	test_device("ref", DTYPE_BF16);
 	test_device("cpu", DTYPE_F32);
 	test_device("cpu", DTYPE_BF16);
+	test_kept(DTYPE_F32);
+	test_kept(DTYPE_I8);
 	return check_result();
 }

@@ -11,7 +11,7 @@
 #include "fs/sandbox.h"
 #include "tests/unit/check.h"
 
-enum { READS = 1, NO_WRITE = 2, NO_NEW = 4, NO_UNLINK = 8, NO_RUN = 16, DEVICE = 32, FOLDER = 64 };
+enum { READS = 1, NO_WRITE = 2, NO_NEW = 4, NO_UNLINK = 8, NO_RUN = 16, DEVICE = 32, FOLDER = 64, KEEPS = 128 };
 
 static bool has_landlock(void)
 {
@@ -21,13 +21,17 @@ static bool has_landlock(void)
 /* In a child: what it could do, as bits. */
 static int try_all(const char *file, const char *device, const char *folder)
 {
-	char other[128], pattern[128], inside[128];
+	char other[128], pattern[128], inside[128], packed[96], kept[128];
 	int found = 0;
 
 	snprintf(other, sizeof other, "%s.new", file);
 	snprintf(inside, sizeof inside, "%s/file", folder);
 	snprintf(pattern, sizeof pattern, "%.*s*", (int)strlen(device) - 1, device);
-	sandbox_enter(pattern, folder);
+	snprintf(packed, sizeof packed, "%s.packed", file);
+	snprintf(kept, sizeof kept, "%s/kept", packed);
+	sandbox_enter(pattern, folder, packed);
+	if (open(kept, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) >= 0 && unlink(kept) == 0)
+		found |= KEEPS;
 	if (open(device, O_RDWR | O_CLOEXEC) >= 0 && unlink(device) < 0)
 		found |= DEVICE;
 	if (open(inside, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) >= 0 && unlink(inside) < 0)
@@ -49,7 +53,7 @@ static int try_all(const char *file, const char *device, const char *folder)
 int main(void)
 {
 	char file[] = "/tmp/promptfs-sandbox-XXXXXX", device[] = "/tmp/promptfs-device-XXXXXX";
-	char folder[] = "/tmp/promptfs-folder-XXXXXX", inside[64];
+	char folder[] = "/tmp/promptfs-folder-XXXXXX", inside[64], packed[64];
 	int fd = mkstemp(file), device_fd = mkstemp(device), status = 0;
 	pid_t child;
 
@@ -76,7 +80,9 @@ int main(void)
 	CHECK("runs no program", WEXITSTATUS(status) & NO_RUN);
 	CHECK("writes to a device", WEXITSTATUS(status) & DEVICE);
 	CHECK("makes a file in its folder", WEXITSTATUS(status) & FOLDER);
+	CHECK("makes and removes packed weights", WEXITSTATUS(status) & KEEPS);
 	unlink(file);
+	rmdir(strcat(strcpy(packed, file), ".packed"));
 	unlink(device);
 	unlink(inside);
 	rmdir(folder);
