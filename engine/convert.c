@@ -1,20 +1,19 @@
 /* convert: first a plan of what lies where, then the header, then tensor by tensor. */
 #include "engine/convert.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "engine/bytes.h"
 #include "engine/fp8.h"
 #include "engine/gguf_blocks.h"
 #include "engine/json.h"
 #include "engine/names.h"
+#include "engine/new_file.h"
+#include "engine/safetensors.h"
 
 enum { ALIGNMENT = 32, SMALL = 1024 /* a matrix of fewer values is not worth blocks */, CHUNK = 1 << 15 };
 
@@ -180,38 +179,18 @@ static void free_plan(struct plan *p)
 
 /* ---- headers ----------------------------------------------------------------------------------------------------- */
 
-static enum status describe(const struct item *i, json_t *header)
-{
-	json_t *shape = json_array(), *info;
-
-	for (int d = 0; d < i->rank; d++)
-		json_array_append_new(shape, json_integer(i->dim[d]));
-	info = json_pack("{s:s, s:o, s:[I, I]}", "dtype", i->dtype, "shape", shape, "data_offsets",
-		(json_int_t)i->offset, (json_int_t)(i->offset + i->len));
-	if (json_object_set_new(header, i->name, info))
-		return status_fail(STATUS_NO_MEMORY, "tensor %s: no valid name, or no memory", i->name);
-	return STATUS_OK;
-}
-
-/* Padded with spaces so that the data is aligned. */
 static enum status safetensors_header(const struct plan *p, struct bytes *out)
 {
 	json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
-	char *text = NULL;
-	uint64_t len;
 	enum status status = header ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "no memory for a header");
 
-	for (int64_t i = 0; i < p->n && status == STATUS_OK; i++)
-		status = describe(&p->item[i], header);
-	if (status == STATUS_OK) {
-		text = json_dumps(header, JSON_COMPACT);
-		len = text ? (strlen(text) + 7) / 8 * 8 : 0;
-		status = text ? bytes_add(out, &len, sizeof len)
-			      : status_fail(STATUS_NO_MEMORY, "no memory for a header");
-		if (status == STATUS_OK)
-			status = bytes_print(out, "%-*s", (int)len, text);
+	for (int64_t n = 0; n < p->n && status == STATUS_OK; n++) {
+		const struct item *i = &p->item[n];
+
+		status = safetensors_describe(header, i->name, i->dtype, i->rank, i->dim, i->offset, i->len);
 	}
-	free(text);
+	if (status == STATUS_OK)
+		status = safetensors_print(header, out);
 	json_decref(header);
 	return status;
 }
@@ -345,11 +324,6 @@ static bool write_floats(const struct item *item, const struct tensor *t, float 
 	return good;
 }
 
-static enum status fail_write(void)
-{
-	return status_fail(STATUS_IO, "cannot write: %s", strerror(errno ? errno : EIO));
-}
-
 static enum status write_tensor(const struct plan *p, int64_t index, FILE *file)
 {
 	const struct item *item = &p->item[index];
@@ -360,10 +334,10 @@ static enum status write_tensor(const struct plan *p, int64_t index, FILE *file)
 	if (item->source == SOURCE_MARK)
 		return STATUS_OK;
 	if (item->source == SOURCE_SCALE) /* stands behind its matrix */
-		return fwrite(&p->scale[index - 1], 4, 1, file) == 1 ? STATUS_OK : fail_write();
+		return fwrite(&p->scale[index - 1], 4, 1, file) == 1 ? STATUS_OK : new_file_fail();
 	if (item->source == SOURCE_RAW) {
 		TRY(weights_view(p->w, item->tensor, &t));
-		return fwrite(t.data, 1, item->len, file) == item->len ? STATUS_OK : fail_write();
+		return fwrite(t.data, 1, item->len, file) == item->len ? STATUS_OK : new_file_fail();
 	}
 	TRY(weights_find(p->w, item->tensor, 0, NULL, &t));
 	if (item->fp8) {
@@ -373,7 +347,7 @@ static enum status write_tensor(const struct plan *p, int64_t index, FILE *file)
 	}
 	good = write_floats(item, &t, scale, file);
 	weights_release(p->w, &t);
-	return good ? STATUS_OK : fail_write();
+	return good ? STATUS_OK : new_file_fail();
 }
 
 static enum status write_all(
@@ -383,61 +357,37 @@ static enum status write_all(
 	uint64_t at = 0;
 
 	if (fwrite(header->data, 1, header->len, file) != header->len)
-		return fail_write();
+		return new_file_fail();
 	for (int64_t i = 0; i < p->n; i++) {
 		uint64_t gap = p->item[i].offset - at;
 
 		if (gap && fwrite(zeros, 1, gap, file) != gap)
-			return fail_write();
+			return new_file_fail();
 		TRY(write_tensor(p, i, file));
 		at = p->item[i].offset + p->item[i].len;
 		if (step)
 			step(context, (double)at / (double)(p->end ? p->end : 1));
 	}
-	return fflush(file) == 0 && fsync(fileno(file)) == 0 ? STATUS_OK : fail_write();
+	return STATUS_OK;
 }
 
-/* ---- the file ---------------------------------------------------------------------------------------------------- */
-
-static enum status write_and_rename(
-	const struct plan *p, const struct bytes *header, const char *path, void (*step)(void *, double), void *context)
-{
-	struct bytes temporary = { 0 };
-	enum status status;
-	FILE *file;
-
-	TRY(bytes_print(&temporary, "%s.%ld.tmp", path, (long)getpid()));
-	file = fopen((char *)temporary.data, "wxe");
-	if (!file) {
-		status = status_fail(STATUS_IO, "%s: cannot create: %s", path, strerror(errno));
-		bytes_free(&temporary);
-		return status;
-	}
-	errno = 0;
-	status = write_all(p, header, file, step, context);
-	if (status != STATUS_OK)
-		status_prefix(status, "%s: ", path);
-	if (fclose(file) != 0 && status == STATUS_OK)
-		status = status_fail(STATUS_IO, "%s: cannot write: %s", path, strerror(errno));
-	if (status == STATUS_OK && rename((char *)temporary.data, path) != 0)
-		status = status_fail(STATUS_IO, "%s: cannot rename to it: %s", path, strerror(errno));
-	if (status != STATUS_OK)
-		unlink((char *)temporary.data);
-	bytes_free(&temporary);
-	return status;
-}
+/* ---- the file -----------------------------------------------------------------------------------------------------
+ */
 
 enum status convert_write(const struct weights *w, enum convert_type type, const char *path,
 	void (*step)(void *context, double done), void *context)
 {
 	struct plan p = { .w = w, .type = type };
 	struct bytes header = { 0 };
+	struct new_file file;
 	enum status status = make_plan(&p);
 
 	if (status == STATUS_OK)
 		status = convert_is_gguf(type) ? gguf_header(&p, &header) : safetensors_header(&p, &header);
 	if (status == STATUS_OK)
-		status = write_and_rename(&p, &header, path, step, context);
+		status = new_file_open(path, &file);
+	if (status == STATUS_OK)
+		status = new_file_close(&file, write_all(&p, &header, file.file, step, context));
 	bytes_free(&header);
 	free_plan(&p);
 	return status;

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/json.h"
-
 /* The format allows 100 MB; a header of 10,000 tensors has 1 MB, and parsed JSON takes up to 40 times its text. */
 enum { HEADER_MAX = 32 << 20, NAME_MAX_LEN = 255 };
 
@@ -264,4 +262,33 @@ void stored_tensors_free(struct stored_tensor *list, int64_t count)
 	for (int64_t i = 0; list && i < count; i++)
 		free(list[i].name);
 	free(list);
+}
+
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+enum status safetensors_describe(json_t *header, const char *name, const char *dtype, int rank, const int64_t *dim,
+	uint64_t offset, uint64_t len)
+{
+	json_t *shape = json_array(), *info;
+
+	for (int i = 0; i < rank; i++)
+		json_array_append_new(shape, json_integer(dim[i]));
+	info = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets", (json_int_t)offset,
+		(json_int_t)(offset + len));
+	if (json_object_set_new(header, name, info)) /* takes info, NULL and on failure too */
+		return status_fail(STATUS_INTERNAL, "tensor %s: no valid name, or no memory", name);
+	return STATUS_OK;
+}
+
+enum status safetensors_print(const json_t *header, struct bytes *out)
+{
+	char *text = json_dumps(header, JSON_COMPACT);
+	uint64_t len = text ? (strlen(text) + 7) / 8 * 8 : 0;
+	enum status status =
+		text ? bytes_add(out, &len, sizeof len) : status_fail(STATUS_NO_MEMORY, "no memory for a header");
+
+	if (status == STATUS_OK)
+		status = bytes_print(out, "%-*s", (int)len, text);
+	free(text);
+	return status;
 }

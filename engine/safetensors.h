@@ -1,4 +1,5 @@
-/* safetensors: the header of one file, checked completely.  Used by weights alone.
+/* safetensors: the header of one file, checked completely.  Read by weights alone;
+ * written by traces and convert.
  *
  * A file is: u64 length n (little-endian), n bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, the
  * data. Accepted are exactly the files whose tensors cover the data without gap, overlap or rest (format:
@@ -7,6 +8,8 @@
 #ifndef PROMPTFS_ENGINE_SAFETENSORS_H
 #define PROMPTFS_ENGINE_SAFETENSORS_H
 
+#include "engine/bytes.h"
+#include "engine/json.h"
 #include "engine/names.h"
 #include "kernels/kernels.h"
 
@@ -34,5 +37,11 @@ struct stored_tensor {
 enum status safetensors_parse(const unsigned char *file, size_t size, struct stored_tensor **out, int64_t *count);
 
 void stored_tensors_free(struct stored_tensor *list, int64_t count); /* NULL is allowed */
+
+/* For writers: one tensor's entry of the header, and the header as it stands in a file, with its length in front,
+ * padded so that the data is aligned. */
+enum status safetensors_describe(json_t *header, const char *name, const char *dtype, int rank, const int64_t *dim,
+	uint64_t offset, uint64_t len);
+enum status safetensors_print(const json_t *header, struct bytes *out);
 
 #endif
