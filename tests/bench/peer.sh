@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# promptfs beside stable-diffusion.cpp with the same Z-Image model, in turn; a table for each size. Measures, never fails by time.
+# promptfs beside stable-diffusion.cpp with the same Z-Image model, in turn; tables for each size. Measures, never fails by time.
 #
 #     tests/bench/peer.sh PROMPTFS SD_CLI MODEL [SIZE...]
 #
@@ -34,7 +34,8 @@ promptfs=$1 sd=$2 model=$3
 shift 3
 export THREADS=$threads STEPS=$steps
 for size in "${@:-256x256}"; do
-	echo "== $(basename "$model"), $size, $steps steps, $threads threads"
+	echo "== $(basename "$model"), $size, $steps steps, $threads threads, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
+	"$promptfs" bench --model "$model/" --threads "$threads" --size "$size" --steps 2 --repeats "$turns" "$prompt" || exit 1
 	"$promptfs" bench --model "$model/" --threads "$threads" --size "$size" --steps "$steps" --repeats "$turns" \
 		--peer "bash '$0' --peer '$sd' '$model' $size" "$prompt" || exit 1
 done
