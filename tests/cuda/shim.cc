@@ -20,6 +20,8 @@ void *__tsan_create_fiber(unsigned flags) WEAK;
 void __tsan_switch_to_fiber(void *fiber, unsigned flags) WEAK;
 void __tsan_acquire(void *at) WEAK;
 void __tsan_release(void *at) WEAK;
+void __tsan_ignore_thread_begin(void) WEAK;
+void __tsan_ignore_thread_end(void) WEAK;
 }
 
 dim3 gridDim, blockDim, blockIdx, threadIdx;
@@ -313,12 +315,23 @@ void shim_exchange(unsigned mask, const void *give, void *take, size_t len, unsi
 	copy(take, other->slot[turn], len);
 }
 
-void shim_shared(void *data, size_t len, unsigned *block)
+/* Each block has its own: nothing that another did with the same address orders or races with anything. */
+void *shim_shared(struct shim_array *array, size_t len)
 {
-	if (*block != shim.blocks)
-		for (size_t i = 0; i < len; i++)
-			((volatile unsigned char *)data)[i] = 0xff;
-	*block = shim.blocks;
+	if (array->block == shim.blocks)
+		return array->data;
+	if (__tsan_ignore_thread_begin)
+		__tsan_ignore_thread_begin();
+	free(array->data);
+	array->data = malloc(len);
+	if (__tsan_ignore_thread_end)
+		__tsan_ignore_thread_end();
+	if (!array->data)
+		fail("no shared memory");
+	for (size_t i = 0; i < len; i++)
+		((volatile unsigned char *)array->data)[i] = 0xff;
+	array->block = shim.blocks;
+	return array->data;
 }
 
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */

@@ -52,13 +52,17 @@ int launch(cuda_stream, void (*kernel)(P...), dim3 grid, dim3 block, typename sa
 		grid, block, [](const void *p) { (*static_cast<decltype(&closure)>(p))(); }, &closure);
 }
 
-/* Makes `data` NaN when the first thread of a block comes here; *block remembers that. */
-void shim_shared(void *data, size_t len, unsigned *block);
+/* A shared array: its memory, made anew (and NaN) when the first thread of a block comes to it. */
+struct shim_array {
+	void *data;
+	unsigned block;
+};
+
+void *shim_shared(struct shim_array *array, size_t len);
 
 #define SHARED(type, name, count)                                                                                      \
-	static type name[count];                                                                                       \
-	static unsigned name##_block;                                                                                  \
-	shim_shared(name, sizeof name, &name##_block)
+	static shim_array name##_array;                                                                                \
+	type *const name = static_cast<type *>(shim_shared(&name##_array, (count) * sizeof(type)))
 
 /* ---- what threads do together ------------------------------------------------------------------------------------ */
 
