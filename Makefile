@@ -13,8 +13,8 @@ PACKAGES := fuse3 jansson yaml-0.1 libpcre2-8 libxxhash libdeflate libutf8proc
 # what Debian calls the compiler and the libraries
 DEPS_APT := gcc libc6-dev pkg-config libfuse3-dev fuse3 libjansson-dev libyaml-dev libpcre2-dev libxxhash-dev \
             libdeflate-dev libutf8proc-dev libdnnl-dev
-# the tests take PNG files apart with python3 and look for processes
-CHECK_APT := python3 procps
+# the tests take PNG files apart with python3, look for processes, and run CUDA's kernels as C++
+CHECK_APT := python3 procps g++
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -130,6 +130,7 @@ demo: ## set up, build, and paint three pictures through a mount
 check: ## set up, build, and run every test
 	@$(MAKE) --no-print-directory deps DEPS_APT="$(DEPS_APT) $(CHECK_APT)"
 	@$(MAKE) --no-print-directory -j2 all tests
+	@$(MAKE) --no-print-directory -j2 VARIANT=asan cuda-host
 	@tests/run $(BUILD)
 
 check-long: ## what takes longer: 100,000 prompts, pjdfstest (PJDFSTEST=DIR, as root), many crashes
@@ -139,19 +140,19 @@ check-long: ## what takes longer: 100,000 prompts, pjdfstest (PJDFSTEST=DIR, as 
 
 asan: ## the unit tests, and a mount, under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory -j2 VARIANT=asan build/asan/promptfs tests
-	@ASAN_OPTIONS=suppressions=$(CURDIR)/tests/fs/asan.supp PROMPTFS_TESTS='unit fuzz read' tests/run build/asan
+	@ASAN_OPTIONS=suppressions=$(CURDIR)/tests/fs/asan.supp PROMPTFS_TESTS='unit cuda fuzz read' tests/run build/asan
 
 # OpenMP's barriers are unknown to it, so nothing that computes
 TSAN_TESTS := cache jobs jobs_end jobs_workers log queue wire
-tsan: ## the tests with threads of our own under ThreadSanitizer
-	@$(MAKE) --no-print-directory -j2 VARIANT=tsan build/tsan/promptfs $(TSAN_TESTS:%=build/tsan/tests/%)
-	@TSAN_OPTIONS=handle_segv=0 PROMPTFS_TESTS='$(TSAN_TESTS:%=unit/%)' tests/run build/tsan
+tsan: ## the tests with threads of our own, and those of CUDA's kernels, under ThreadSanitizer
+	@$(MAKE) --no-print-directory -j2 VARIANT=tsan build/tsan/promptfs $(TSAN_TESTS:%=build/tsan/tests/%) cuda-host
+	@TSAN_OPTIONS=handle_segv=0 PROMPTFS_TESTS='$(TSAN_TESTS:%=unit/%) cuda' tests/run build/tsan
 
 lint: ## module boundaries, formatting, and the strictest warnings
 	@tests/lint
 
 format: ## clang-format on every C file
-	@clang-format -i $$(git ls-files '*.c' '*.h')
+	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cc' '*.cu')
 
 tests: $(TEST_BIN) $(REPLAYS) $(CUDA_TESTS:%=$(BUILD)/tests/cuda/%) $(FAKE) $(CUDA_DNN)
 
