@@ -15,7 +15,7 @@
 #include "engine/derive.h"
 #include "engine/family.h"
 #include "engine/flux_transformer.h"
-#include "engine/parts.h"
+#include "engine/pipeline.h"
 #include "engine/png.h"
 #include "engine/prompt_weights.h"
 #include "engine/settings.h"
@@ -23,20 +23,18 @@
 #include "engine/text.h"
 #include "engine/tokenizer.h"
 
-enum { TOKENS_MAX = 512, MODULATION_STEPS = 16 };
+enum { TOKENS_MAX = 512 };
 
 enum { POSITIVE, NEGATIVE };
 
 struct flux {
+	struct pipeline base;
 	struct kernels *k;
-	struct parts *parts;
-	int64_t latent_channels, pixels_per_latent;
-	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
 	struct tokenizer *tokenizer, *tokenizer_2;
 	struct flux_transformer *transformer; /* borrowed from parts */
 	struct flux_text text[2];             /* of the job under way */
-	struct flux_modulation modulation[2]; /* of calls modulation_first and the following */
-	int modulation_first, modulation_count;
+	struct flux_modulation modulation[2];
+	struct pipeline_calls calls; /* of modulation */
 };
 
 /* ---- description and recipes ---- */
@@ -102,24 +100,10 @@ static const struct setting settings[] = {
 	{ "vae_file", SETTING_FILE, 0, 0 },
 };
 
-static enum status check_side(const struct model *m, const char *what, int side)
-{
-	return side >= m->size_multiple && side <= m->size_max
-		       ? STATUS_OK
-		       : status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d", what, side, m->name,
-				 m->size_multiple, m->size_max);
-}
-
 static enum status flux_resolve(const struct model *m, struct recipe *r)
 {
-	char path[PATH_MAX + 64];
-
-	TRY(check_side(m, "width", r->width));
-	TRY(check_side(m, "height", r->height));
-	if (!r->sampler[0] || strcmp(r->sampler, "flow_euler") == 0)
-		strcpy(r->sampler, "euler");
-	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
-	TRY(sampler_check(path, r->sampler, r->steps));
+	TRY(pipeline_check_size(m, r));
+	TRY(pipeline_check_flow_sampler(m, r));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "FLUX"));
 	return prompt_weights_check(r);
 }
@@ -170,10 +154,11 @@ static enum status read_parts(struct flux *f, const struct model *m)
 	struct autoencoder_config vae;
 
 	TRY(read_configs(m, &transformer, &vae));
-	f->latent_channels = vae.latent_channels;
-	f->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
-	join(f->scheduler, sizeof f->scheduler, m->path, "scheduler/scheduler_config.json");
-	TRY(sampler_check(f->scheduler, "", 1));
+	f->base.latent_channels = vae.latent_channels;
+	f->base.pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
+	f->base.vae = PART_VAE;
+	pipeline_scheduler_path(m, f->base.scheduler);
+	TRY(sampler_check(f->base.scheduler, "", 1));
 	join(path, sizeof path, m->path, "tokenizer");
 	TRY(derive_open_tokenizer(path, &f->tokenizer));
 	join(path, sizeof path, m->path, "tokenizer_2");
@@ -186,7 +171,7 @@ static void flux_close(void *state)
 
 	if (!f)
 		return;
-	parts_close(f->parts);
+	parts_close(f->base.parts);
 	tokenizer_close(f->tokenizer);
 	tokenizer_close(f->tokenizer_2);
 	free(f);
@@ -202,7 +187,7 @@ static enum status flux_open(const struct model *m, struct kernels *k, const str
 	f->k = k;
 	status = read_parts(f, m);
 	if (status == STATUS_OK)
-		status = parts_open(m, k, memory, part_kinds, PART_COUNT, &f->parts);
+		status = parts_open(m, k, memory, part_kinds, PART_COUNT, &f->base.parts);
 	if (status != STATUS_OK) {
 		flux_close(f);
 		return status;
@@ -254,7 +239,7 @@ static enum status encode_pooled(struct flux *f, struct run *run, int which, str
 	void *part;
 	int64_t width;
 
-	TRY(parts_need(f->parts, PART_CLIP, run, &part));
+	TRY(parts_need(f->base.parts, PART_CLIP, run, &part));
 	clip = part;
 	width = clip_text_width(clip);
 	TRY(arena_take(run->arena, DTYPE_F32, 1, &width, pooled));
@@ -275,7 +260,7 @@ static enum status encode_rows(struct flux *f, struct run *run, int which, struc
 	enum status status;
 	void *t5;
 
-	TRY(parts_need(f->parts, PART_T5, run, &t5));
+	TRY(parts_need(f->base.parts, PART_T5, run, &t5));
 	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ length, t5_width(t5) }, rows));
 	status = tokenize(f, run, which, 1, length, &ids, &weights);
 	if (status == STATUS_OK)
@@ -292,21 +277,12 @@ static enum status embed_prompt(struct flux *f, struct run *run, int which, stru
 {
 	bool found;
 
-	TRY(memo_recall(parts_memo(f->parts), run, which, 2, out, &found));
+	TRY(memo_recall(parts_memo(f->base.parts), run, which, 2, out, &found));
 	if (found)
 		return STATUS_OK;
 	TRY(encode_pooled(f, run, which, &out[1]));
 	TRY(encode_rows(f, run, which, &out[0]));
-	return memo_keep(parts_memo(f->parts), run, which, 2, out);
-}
-
-static void flux_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
-{
-	const struct flux *f = state;
-
-	dim[0] = f->latent_channels;
-	dim[1] = r->height / f->pixels_per_latent;
-	dim[2] = r->width / f->pixels_per_latent;
+	return memo_keep(parts_memo(f->base.parts), run, which, 2, out);
 }
 
 static enum status flux_encode(void *state, struct run *run)
@@ -319,13 +295,13 @@ static enum status flux_encode(void *state, struct run *run)
 
 	for (int i = 0; i < n; i++)
 		TRY(embed_prompt(f, run, i, text[i]));
-	TRY(parts_need(f->parts, PART_TRANSFORMER, run, &transformer));
+	TRY(parts_need(f->base.parts, PART_TRANSFORMER, run, &transformer));
 	f->transformer = transformer;
-	flux_latent_shape(f, run->recipe, shape);
+	pipeline_latent_shape(f, run->recipe, shape);
 	for (int i = 0; i < n; i++)
 		TRY(flux_transformer_text(f->transformer, run->arena, text[i][0], text[i][1],
 			(float)run->recipe->guidance, shape[1], shape[2], &f->text[i]));
-	f->modulation_count = 0;
+	f->calls.count = 0;
 	return STATUS_OK;
 }
 
@@ -334,27 +310,24 @@ static enum status flux_encode(void *state, struct run *run)
 static void flux_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
 {
 	const struct flux *f = state;
-	int64_t side = FLUX_PATCH * f->pixels_per_latent;
+	int64_t side = FLUX_PATCH * f->base.pixels_per_latent;
 
-	out->config = f->scheduler;
+	out->config = f->base.scheduler;
 	out->linspace_sigmas = true;
 	out->image_tokens = (r->height / side) * (r->width / side);
 }
 
-/* Modulation is computed for a run of calls at once; its tensors stay in the arena, the first run is the largest. */
 static enum status need_modulation(struct flux *f, struct run *run, const struct sampler *s, int call)
 {
-	float times[MODULATION_STEPS];
-	int rest = sampler_calls(s) - call, n = rest < MODULATION_STEPS ? rest : MODULATION_STEPS;
+	float times[PIPELINE_CALLS_MAX];
+	int n = pipeline_calls_start(&f->calls, s, call);
 
-	if (f->modulation_count && call >= f->modulation_first && call < f->modulation_first + f->modulation_count)
+	if (n == 0)
 		return STATUS_OK;
 	for (int i = 0; i < n; i++)
 		times[i] = sampler_timestep(s, call + i) / 1000 * 1000; /* as the pipeline and the network round it */
 	for (int i = 0; i < (guided(run->recipe) ? 2 : 1); i++)
 		TRY(flux_transformer_modulation(f->transformer, run->arena, &f->text[i], n, times, &f->modulation[i]));
-	f->modulation_first = call;
-	f->modulation_count = n;
 	return STATUS_OK;
 }
 
@@ -362,7 +335,7 @@ static enum status predict_one(
 	struct flux *f, struct run *run, int which, int call, struct tensor latents, struct tensor out)
 {
 	return flux_transformer_predict(f->transformer, run->arena, &f->text[which], &f->modulation[which],
-		call - f->modulation_first, latents, out);
+		call - f->calls.first, latents, out);
 }
 
 static enum status flux_predict(
@@ -385,15 +358,6 @@ static enum status flux_predict(
 	return STATUS_OK;
 }
 
-static enum status flux_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
-{
-	struct flux *f = state;
-	void *vae;
-
-	TRY(parts_need(f->parts, PART_VAE, run, &vae));
-	return autoencoder_decode(vae, run->arena, latents, picture);
-}
-
 const struct family flux_family = {
 	.name = "flux",
 	.pipeline = "FluxPipeline",
@@ -406,8 +370,8 @@ const struct family flux_family = {
 	.open = flux_open,
 	.close = flux_close,
 	.encode = flux_encode,
-	.latent_shape = flux_latent_shape,
+	.latent_shape = pipeline_latent_shape,
 	.sampler = flux_sampler,
 	.predict = flux_predict,
-	.decode = flux_decode,
+	.decode = pipeline_decode,
 };

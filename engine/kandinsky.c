@@ -22,7 +22,7 @@
 #include "engine/kandinsky_prior.h"
 #include "engine/kandinsky_unet.h"
 #include "engine/movq.h"
-#include "engine/parts.h"
+#include "engine/pipeline.h"
 #include "engine/png.h"
 #include "engine/settings.h"
 #include "engine/tokenizer.h"
@@ -48,13 +48,12 @@ struct prior {
 };
 
 struct kandinsky {
+	struct pipeline base; /* the decoder's parts */
 	struct kernels *k;
 	struct model model;
 	struct memory_budget memory;
-	struct parts *parts; /* of the decoder */
-	struct prior prior;  /* the one last used; parts NULL: none open */
-	int64_t latent_channels, outputs, image_dim, pixels_per_latent;
-	char scheduler[PATH_MAX + 64];
+	struct prior prior; /* the one last used; parts NULL: none open */
+	int64_t outputs, image_dim;
 	struct kandinsky_image image[2]; /* of the job under way */
 };
 
@@ -102,14 +101,6 @@ static void kandinsky_round_size(const struct model *m, int *width, int *height)
 	for (int i = 0; i < 2; i++)
 		if (*sides[i] > 0 && *sides[i] <= m->size_max)
 			*sides[i] = (*sides[i] + m->size_multiple - 1) / m->size_multiple * m->size_multiple;
-}
-
-static enum status check_side(const struct model *m, const char *what, int side)
-{
-	if (side % m->size_multiple == 0 && side >= m->size_multiple && side <= m->size_max)
-		return STATUS_OK;
-	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side,
-		m->name, m->size_multiple, m->size_max, m->size_multiple);
 }
 
 static const struct setting settings[] = {
@@ -208,13 +199,10 @@ static void kandinsky_find_beside(const struct model *m, char path[PATH_MAX])
 
 static enum status kandinsky_resolve(const struct model *m, struct recipe *r)
 {
-	char path[PATH_MAX + 64];
 	struct prior_place place;
 
-	TRY(check_side(m, "width", r->width));
-	TRY(check_side(m, "height", r->height));
-	snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", m->path);
-	TRY(sampler_check(path, r->sampler, r->steps));
+	TRY(pipeline_check_size(m, r));
+	TRY(pipeline_check_sampler(m, r));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Kandinsky"));
 	TRY(find_prior(m, r, &place));
 	TRY(sampler_check(place.scheduler, "", prior_steps(r)));
@@ -286,7 +274,7 @@ static void kandinsky_close(void *state)
 	if (!z)
 		return;
 	close_prior(&z->prior);
-	parts_close(z->parts);
+	parts_close(z->base.parts);
 	free(z);
 }
 
@@ -296,12 +284,12 @@ static enum status read_parts(struct kandinsky *z, const struct model *m)
 	struct movq_config movq;
 
 	TRY(read_configs(m, &unet, &movq));
-	z->latent_channels = unet.in;
+	z->base.latent_channels = unet.in;
 	z->outputs = unet.out;
 	z->image_dim = unet.image_dim;
-	z->pixels_per_latent = (int64_t)1 << (movq.n_blocks - 1);
-	snprintf(z->scheduler, sizeof z->scheduler, "%s/scheduler/scheduler_config.json", m->path);
-	return parts_open(m, z->k, &z->memory, decoder_kinds, DECODER_PARTS, &z->parts);
+	z->base.pixels_per_latent = (int64_t)1 << (movq.n_blocks - 1);
+	pipeline_scheduler_path(m, z->base.scheduler);
+	return parts_open(m, z->k, &z->memory, decoder_kinds, DECODER_PARTS, &z->base.parts);
 }
 
 static enum status kandinsky_open(
@@ -343,7 +331,7 @@ static enum status need_prior(struct kandinsky *z, const struct recipe *r)
 	TRY(tokenizer_open(path, &z->prior.tokenizer));
 	TRY(parts_open(&m, z->k, &z->memory, prior_kinds[place.prefixed], PRIOR_PARTS, &z->prior.parts));
 	TRY(parts_beside(z->prior.parts, &z->model, decoder_kinds, DECODER_PARTS));
-	return parts_beside(z->parts, &m, prior_kinds[place.prefixed], PRIOR_PARTS);
+	return parts_beside(z->base.parts, &m, prior_kinds[place.prefixed], PRIOR_PARTS);
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
@@ -413,14 +401,14 @@ static enum status encode_text(struct kandinsky *z, struct run *run, int which, 
 	enum status status;
 	bool found;
 
-	TRY(memo_recall(parts_memo(z->parts), run, which, 2, both, &found));
+	TRY(memo_recall(parts_memo(z->base.parts), run, which, 2, both, &found));
 	if (found) {
 		status = tokenize(z, text_of(run->recipe, which), both[0].dim[0], &ids, &out->tokens);
 		token_ids_free(&ids);
 		TRY(status);
 	} else {
 		TRY(encode_ids(z, run, which, both, &out->tokens));
-		TRY(memo_keep(parts_memo(z->parts), run, which, 2, both));
+		TRY(memo_keep(parts_memo(z->base.parts), run, which, 2, both));
 	}
 	TRY(trace_tensor(run->trace, z->k, both[0], "%sprompt_embeds", sign));
 	TRY(trace_tensor(run->trace, z->k, both[1], "%spooled_prompt_embeds", sign));
@@ -594,7 +582,7 @@ static enum status kandinsky_encode(void *state, struct run *run)
 		parts_close(z->prior.parts);
 		z->prior.parts = NULL;
 	}
-	TRY(parts_need(z->parts, PART_UNET, run, &unet));
+	TRY(parts_need(z->base.parts, PART_UNET, run, &unet));
 	for (int i = 0; i < (guided(run->recipe) ? 2 : 1); i++)
 		TRY(kandinsky_unet_image(unet, run->arena, embedding[i], &z->image[i]));
 	return STATUS_OK;
@@ -602,20 +590,11 @@ static enum status kandinsky_encode(void *state, struct run *run)
 
 /* ---- denoising --------------------------------------------------------------------------------------------------- */
 
-static void kandinsky_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
-{
-	const struct kandinsky *z = state;
-
-	dim[0] = z->latent_channels;
-	dim[1] = r->height / z->pixels_per_latent;
-	dim[2] = r->width / z->pixels_per_latent;
-}
-
 static void kandinsky_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
 {
 	const struct kandinsky *z = state;
 
-	out->config = z->scheduler;
+	out->config = z->base.scheduler;
 }
 
 /* all [outputs, h, w]: the noise, then the variance where there is one; only the noise is guided. */
@@ -626,14 +605,14 @@ static enum status predict_all(
 	struct tensor negative;
 	void *unet;
 
-	TRY(parts_need(z->parts, PART_UNET, run, &unet));
+	TRY(parts_need(z->base.parts, PART_UNET, run, &unet));
 	TRY(kandinsky_unet_predict(unet, run->arena, &z->image[POSITIVE], timestep, latents, all));
 	if (!guided(run->recipe))
 		return STATUS_OK;
 	TRY(arena_take(run->arena, DTYPE_F32, 3, all.dim, &negative));
 	TRY(kandinsky_unet_predict(unet, run->arena, &z->image[NEGATIVE], timestep, latents, negative));
-	return kernels_axpby(z->k, 1 - scale, tensor_slice(negative, 0, 0, z->latent_channels), scale,
-		tensor_slice(all, 0, 0, z->latent_channels));
+	return kernels_axpby(z->k, 1 - scale, tensor_slice(negative, 0, 0, z->base.latent_channels), scale,
+		tensor_slice(all, 0, 0, z->base.latent_channels));
 }
 
 static struct tensor as_row(struct tensor t)
@@ -651,8 +630,8 @@ static enum status kandinsky_predict(
 	struct tensor all;
 
 	if (out.dim[0] > z->outputs)
-		return status_fail(
-			STATUS_CORRUPT, "%s: a learned variance is wanted, but the UNet predicts none", z->scheduler);
+		return status_fail(STATUS_CORRUPT, "%s: a learned variance is wanted, but the UNet predicts none",
+			z->base.scheduler);
 	TRY(arena_take(run->arena, DTYPE_F32, 3, dim, &all));
 	TRY(predict_all(z, run, sampler_timestep(s, call), latents, all));
 	TRY(kernels_unary(z->k, UNARY_COPY, as_row(tensor_slice(all, 0, 0, out.dim[0])), as_row(out)));
@@ -665,7 +644,7 @@ static enum status kandinsky_decode(void *state, struct run *run, struct tensor 
 	struct kandinsky *z = state;
 	void *movq;
 
-	TRY(parts_need(z->parts, PART_MOVQ, run, &movq));
+	TRY(parts_need(z->base.parts, PART_MOVQ, run, &movq));
 	return movq_decode(movq, run->arena, latents, picture);
 }
 
@@ -675,7 +654,7 @@ static enum status kandinsky_decode(void *state, struct run *run, struct tensor 
 		.find_beside = kandinsky_find_beside, .resolve = kandinsky_resolve,                                    \
 		.round_size = kandinsky_round_size, .apply_cfg = kandinsky_apply_cfg,                                  \
 		.each_part = kandinsky_each_part, .open = kandinsky_open, .close = kandinsky_close,                    \
-		.encode = kandinsky_encode, .latent_shape = kandinsky_latent_shape, .sampler = kandinsky_sampler,      \
+		.encode = kandinsky_encode, .latent_shape = pipeline_latent_shape, .sampler = kandinsky_sampler,       \
 		.predict = kandinsky_predict, .decode = kandinsky_decode,                                              \
 	}
 

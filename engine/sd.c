@@ -16,11 +16,6 @@ enum { SIZE_MULTIPLE = 8, STEPS_DEFAULT = 50 };
 
 /* ---- description and recipes ---- */
 
-static void scheduler_path(const struct model *m, char *out, size_t len)
-{
-	snprintf(out, len, "%s/scheduler/scheduler_config.json", m->path);
-}
-
 static enum status read_configs(
 	const struct sd_kind *kind, const struct model *m, struct unet_config *unet, struct autoencoder_config *vae)
 {
@@ -68,22 +63,10 @@ enum status sd_describe(const struct sd_kind *kind, struct model *m, double guid
 	return STATUS_OK;
 }
 
-static enum status check_side(const struct model *m, const char *what, int side)
-{
-	if (side % m->size_multiple == 0 && side >= m->size_multiple && side <= m->size_max)
-		return STATUS_OK;
-	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side,
-		m->name, m->size_multiple, m->size_max, m->size_multiple);
-}
-
 enum status sd_resolve(const struct sd_kind *kind, const struct model *m, struct recipe *r)
 {
-	char path[PATH_MAX + 64];
-
-	TRY(check_side(m, "width", r->width));
-	TRY(check_side(m, "height", r->height));
-	scheduler_path(m, path, sizeof path);
-	TRY(sampler_check(path, r->sampler, r->steps));
+	TRY(pipeline_check_size(m, r));
+	TRY(pipeline_check_sampler(m, r));
 	TRY(settings_check(kind->settings, kind->n_settings, r, kind->label));
 	return prompt_weights_check(r);
 }
@@ -126,10 +109,11 @@ static enum status read_model(struct sd *sd, const struct model *m)
 	char path[PATH_MAX + 64];
 
 	TRY(read_configs(sd->kind, m, &sd->unet_config, &vae));
-	sd->latent_channels = vae.latent_channels;
-	sd->pixels_per_latent = pixels_of(&vae);
-	scheduler_path(m, sd->scheduler, sizeof sd->scheduler);
-	TRY(sampler_check(sd->scheduler, "", STEPS_DEFAULT));
+	sd->base.vae = sd->kind->n_texts + 1;
+	sd->base.latent_channels = vae.latent_channels;
+	sd->base.pixels_per_latent = pixels_of(&vae);
+	pipeline_scheduler_path(m, sd->base.scheduler);
+	TRY(sampler_check(sd->base.scheduler, "", STEPS_DEFAULT));
 	sd->zeros_for_empty = true;
 	snprintf(path, sizeof path, "%s/model_index.json", m->path);
 	TRY(derive_read_file(path, read_index, &sd->zeros_for_empty));
@@ -146,7 +130,7 @@ void sd_close(void *state)
 
 	if (!sd)
 		return;
-	parts_close(sd->parts);
+	parts_close(sd->base.parts);
 	for (int i = 0; i < SD_TEXTS_MAX; i++)
 		tokenizer_close(sd->tokenizer[i]);
 	free(sd);
@@ -164,7 +148,7 @@ enum status sd_open(const struct sd_kind *kind, const struct model *m, struct ke
 	sd->k = k;
 	status = read_model(sd, m);
 	if (status == STATUS_OK)
-		status = parts_open(m, k, memory, kind->parts, kind->n_texts + 2, &sd->parts);
+		status = parts_open(m, k, memory, kind->parts, kind->n_texts + 2, &sd->base.parts);
 	if (status != STATUS_OK) {
 		sd_close(sd);
 		return status;
@@ -178,7 +162,7 @@ enum status sd_need_texts(struct sd *sd, struct run *run)
 	void *text;
 
 	for (int i = 0; i < sd->kind->n_texts; i++) {
-		TRY(parts_need(sd->parts, i, run, &text));
+		TRY(parts_need(sd->base.parts, i, run, &text));
 		sd->text[i] = text;
 	}
 	return STATUS_OK;
@@ -188,7 +172,7 @@ enum status sd_need_unet(struct sd *sd, struct run *run)
 {
 	void *unet;
 
-	TRY(parts_need(sd->parts, sd->kind->n_texts, run, &unet));
+	TRY(parts_need(sd->base.parts, sd->kind->n_texts, run, &unet));
 	sd->unet = unet;
 	return STATUS_OK;
 }
@@ -229,20 +213,11 @@ enum status sd_encode_text(struct sd *sd, struct run *run, int i, int which, con
 
 /* ---- denoising ---- */
 
-void sd_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
-{
-	const struct sd *sd = state;
-
-	dim[0] = sd->latent_channels;
-	dim[1] = r->height / sd->pixels_per_latent;
-	dim[2] = r->width / sd->pixels_per_latent;
-}
-
 void sd_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
 {
 	const struct sd *sd = state;
 
-	out->config = sd->scheduler;
+	out->config = sd->base.scheduler;
 	out->eta = setting_number(r, "eta", 0);
 }
 
@@ -301,13 +276,4 @@ enum status sd_predict(
 	TRY(guide(sd, run->recipe, out, negative));
 	arena_release(run->arena, mark);
 	return STATUS_OK;
-}
-
-enum status sd_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
-{
-	struct sd *sd = state;
-	void *vae;
-
-	TRY(parts_need(sd->parts, sd->kind->n_texts + 1, run, &vae));
-	return autoencoder_decode(vae, run->arena, latents, picture);
 }

@@ -12,7 +12,7 @@
 
 #include "engine/clip_text.h"
 #include "engine/family.h"
-#include "engine/parts.h"
+#include "engine/pipeline.h"
 #include "engine/settings.h"
 #include "engine/tokenizer.h"
 #include "engine/unet.h"
@@ -33,13 +33,11 @@ struct sd_kind {
 
 /* The opened model. */
 struct sd {
+	struct pipeline base;
 	const struct sd_kind *kind;
 	struct kernels *k;
-	struct parts *parts;
 	struct unet_config unet_config;
-	int64_t latent_channels, pixels_per_latent;
-	bool zeros_for_empty;          /* a missing negative prompt is embedded as zeros */
-	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
+	bool zeros_for_empty; /* a missing negative prompt is embedded as zeros */
 	struct tokenizer *tokenizer[SD_TEXTS_MAX];
 	struct clip_text *text[SD_TEXTS_MAX]; /* borrowed from parts, as the next */
 	struct unet *unet;
@@ -53,11 +51,9 @@ enum status sd_apply_cfg(const struct model *m, struct recipe *r, double cfg);
 enum status sd_open(const struct sd_kind *kind, const struct model *m, struct kernels *k,
 	const struct memory_budget *memory, void **state);
 void sd_close(void *state);
-void sd_latent_shape(const void *state, const struct recipe *r, int64_t dim[3]);
 void sd_sampler(const void *state, const struct recipe *r, struct sampler_request *out);
 enum status sd_predict(
 	void *state, struct run *run, const struct sampler *s, int call, struct tensor latents, struct tensor out);
-enum status sd_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture);
 
 /* For encode. */
 bool sd_guided(const struct recipe *r);

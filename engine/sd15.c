@@ -71,11 +71,11 @@ static enum status embed_prompt(struct sd *sd, struct run *run, int which, struc
 {
 	bool found;
 
-	TRY(memo_recall(parts_memo(sd->parts), run, which, 1, embeds, &found));
+	TRY(memo_recall(parts_memo(sd->base.parts), run, which, 1, embeds, &found));
 	if (found)
 		return STATUS_OK;
 	TRY(encode_prompt(sd, run, which, embeds));
-	return memo_keep(parts_memo(sd->parts), run, which, 1, embeds);
+	return memo_keep(parts_memo(sd->base.parts), run, which, 1, embeds);
 }
 
 static enum status sd15_encode(void *state, struct run *run)
@@ -102,8 +102,8 @@ const struct family sd15_family = {
 	.open = sd15_open,
 	.close = sd_close,
 	.encode = sd15_encode,
-	.latent_shape = sd_latent_shape,
+	.latent_shape = pipeline_latent_shape,
 	.sampler = sd_sampler,
 	.predict = sd_predict,
-	.decode = sd_decode,
+	.decode = pipeline_decode,
 };

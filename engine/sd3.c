@@ -17,7 +17,7 @@
 #include "engine/family.h"
 #include "engine/derive.h"
 #include "engine/json.h"
-#include "engine/parts.h"
+#include "engine/pipeline.h"
 #include "engine/png.h"
 #include "engine/prompt_weights.h"
 #include "engine/sd3_transformer.h"
@@ -27,22 +27,21 @@
 #include "engine/tokenizer.h"
 
 enum { CLIPS = 2, T5 = 2, ENCODERS = 3 };
-enum { T5_TOKENS = 256, MODULATION_STEPS = 16 };
+enum { T5_TOKENS = 256 };
 enum { POSITIVE, NEGATIVE, SIGNS };
 
 struct sd3 {
+	struct pipeline base;
 	struct kernels *k;
-	struct parts *parts;
 	bool has_t5;
-	int64_t layers, text_dim, latent_channels, pixels_per_latent;
-	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
+	int64_t layers, text_dim;
 	struct tokenizer *tokenizer[ENCODERS];
 	struct sd3_transformer *transformer; /* borrowed from parts */
 	/* of the job under way */
 	struct sd3_prompt prompt[SIGNS];
 	struct tensor positions;
-	struct sd3_modulation modulation[SIGNS]; /* of calls modulation_first and the following */
-	int modulation_first;
+	struct sd3_modulation modulation[SIGNS];
+	struct pipeline_calls calls; /* of modulation */
 };
 
 /* A prompt as the text encoders give it. */
@@ -88,14 +87,6 @@ static enum status sd3_describe(struct model *m)
 	side = side < m->size_multiple ? m->size_multiple : side - side % m->size_multiple;
 	m->defaults = (struct model_defaults){ side, side, 28, 7 };
 	return STATUS_OK;
-}
-
-static enum status check_side(const struct model *m, const char *what, int side)
-{
-	if (side % m->size_multiple == 0 && side >= m->size_multiple && side <= m->size_max)
-		return STATUS_OK;
-	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side,
-		m->name, m->size_multiple, m->size_max, m->size_multiple);
 }
 
 static const struct setting settings[] = {
@@ -156,21 +147,10 @@ static enum status check_layers(const struct model *m, const struct recipe *r)
 		(long long)transformer.layers - 1);
 }
 
-static void scheduler_path(const struct model *m, char out[PATH_MAX + 64])
-{
-	snprintf(out, PATH_MAX + 64, "%s/scheduler/scheduler_config.json", m->path);
-}
-
 static enum status sd3_resolve(const struct model *m, struct recipe *r)
 {
-	char path[PATH_MAX + 64];
-
-	TRY(check_side(m, "width", r->width));
-	TRY(check_side(m, "height", r->height));
-	if (!r->sampler[0] || strcmp(r->sampler, "flow_euler") == 0)
-		strcpy(r->sampler, "euler");
-	scheduler_path(m, path);
-	TRY(sampler_check(path, r->sampler, r->steps));
+	TRY(pipeline_check_size(m, r));
+	TRY(pipeline_check_flow_sampler(m, r));
 	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Stable Diffusion 3"));
 	TRY(check_layers(m, r));
 	return prompt_weights_check(r);
@@ -248,14 +228,15 @@ static enum status open_all(struct sd3 *s, const struct model *m, const struct m
 	TRY(read_configs(m, &transformer, &vae));
 	s->layers = transformer.layers;
 	s->text_dim = transformer.text_dim;
-	s->latent_channels = vae.latent_channels;
-	s->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
+	s->base.latent_channels = vae.latent_channels;
+	s->base.pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
 	TRY(count_parts(m, &n));
 	s->has_t5 = n == PART_COUNT;
-	scheduler_path(m, s->scheduler);
-	TRY(sampler_check(s->scheduler, "", 1));
+	s->base.vae = PART_VAE;
+	pipeline_scheduler_path(m, s->base.scheduler);
+	TRY(sampler_check(s->base.scheduler, "", 1));
 	TRY(open_tokenizers(s, m));
-	return parts_open(m, s->k, memory, part_kinds, n, &s->parts);
+	return parts_open(m, s->k, memory, part_kinds, n, &s->base.parts);
 }
 
 static void sd3_close(void *state)
@@ -264,7 +245,7 @@ static void sd3_close(void *state)
 
 	if (!s)
 		return;
-	parts_close(s->parts);
+	parts_close(s->base.parts);
 	for (int i = 0; i < ENCODERS; i++)
 		tokenizer_close(s->tokenizer[i]);
 	free(s);
@@ -358,7 +339,7 @@ static enum status embed_t5(struct sd3 *s, struct run *run, int sign, struct ten
 
 	if (!s->has_t5)
 		return STATUS_OK;
-	TRY(parts_need(s->parts, PART_T5, run, &t5));
+	TRY(parts_need(s->base.parts, PART_T5, run, &t5));
 	if (t5_width(t5) != s->text_dim)
 		return status_fail(STATUS_CORRUPT,
 			"text_encoder_3 gives %lld values a token, the transformer wants joint_attention_dim %lld",
@@ -393,7 +374,7 @@ static enum status need_clips(struct sd3 *s, struct run *run, struct clip_text *
 	for (int i = 0; i < CLIPS; i++) {
 		void *part;
 
-		TRY(parts_need(s->parts, PART_CLIP + i, run, &part));
+		TRY(parts_need(s->base.parts, PART_CLIP + i, run, &part));
 		clip[i] = part;
 		if (clip_text_projection(clip[i]) == 0)
 			return status_fail(STATUS_CORRUPT, "%s has no text_projection: Stable Diffusion 3 needs one",
@@ -438,28 +419,19 @@ static enum status embed_prompt(struct sd3 *s, struct run *run, int sign, struct
 	struct tensor both[2];
 	bool found;
 
-	TRY(memo_recall(parts_memo(s->parts), run, sign, 2, both, &found));
+	TRY(memo_recall(parts_memo(s->base.parts), run, sign, 2, both, &found));
 	if (found) {
 		*out = (struct embedded){ .rows = both[0], .pooled = both[1] };
 		return STATUS_OK;
 	}
 	TRY(encode_prompt(s, run, sign, out));
-	return memo_keep(parts_memo(s->parts), run, sign, 2, (struct tensor[]){ out->rows, out->pooled });
+	return memo_keep(parts_memo(s->base.parts), run, sign, 2, (struct tensor[]){ out->rows, out->pooled });
 }
 
 /* How many prompts there are to predict for. */
 static int signs(const struct recipe *r)
 {
 	return r->guidance > 1 ? SIGNS : 1;
-}
-
-static void sd3_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
-{
-	const struct sd3 *s = state;
-
-	dim[0] = s->latent_channels;
-	dim[1] = r->height / s->pixels_per_latent;
-	dim[2] = r->width / s->pixels_per_latent;
 }
 
 static enum status sd3_encode(void *state, struct run *run)
@@ -472,13 +444,12 @@ static enum status sd3_encode(void *state, struct run *run)
 
 	for (int i = 0; i < n; i++)
 		TRY(embed_prompt(s, run, i, &text[i]));
-	TRY(parts_need(s->parts, PART_TRANSFORMER, run, &part));
+	TRY(parts_need(s->base.parts, PART_TRANSFORMER, run, &part));
 	s->transformer = part;
-	for (int i = 0; i < n; i++) {
+	for (int i = 0; i < n; i++)
 		TRY(sd3_transformer_prompt(s->transformer, run->arena, text[i].rows, text[i].pooled, &s->prompt[i]));
-		s->modulation[i] = (struct sd3_modulation){ 0 };
-	}
-	sd3_latent_shape(s, run->recipe, shape);
+	s->calls.count = 0;
+	pipeline_latent_shape(s, run->recipe, shape);
 	return sd3_transformer_positions(s->transformer, run->arena, shape[1], shape[2], &s->positions);
 }
 
@@ -487,26 +458,23 @@ static enum status sd3_encode(void *state, struct run *run)
 static void sd3_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
 {
 	const struct sd3 *s = state;
-	int64_t side = SD3_PATCH * s->pixels_per_latent;
+	int64_t side = SD3_PATCH * s->base.pixels_per_latent;
 
-	out->config = s->scheduler;
+	out->config = s->base.scheduler;
 	out->image_tokens = (r->height / side) * (r->width / side);
 }
 
-/* Modulation is computed for a run of calls at once; the first run is the largest. */
 static enum status need_modulation(struct sd3 *s, struct run *run, const struct sampler *sampler, int call)
 {
-	float times[MODULATION_STEPS];
-	int rest = sampler_calls(sampler) - call, n = rest < MODULATION_STEPS ? rest : MODULATION_STEPS;
+	float times[PIPELINE_CALLS_MAX];
+	int n = pipeline_calls_start(&s->calls, sampler, call);
 
-	if (s->modulation[POSITIVE].values.data && call >= s->modulation_first &&
-		call < s->modulation_first + (int)s->modulation[POSITIVE].n)
+	if (n == 0)
 		return STATUS_OK;
 	for (int i = 0; i < n; i++)
 		times[i] = sampler_timestep(sampler, call + i);
 	for (int i = 0; i < signs(run->recipe); i++)
 		TRY(sd3_transformer_modulation(s->transformer, run->arena, &s->prompt[i], n, times, &s->modulation[i]));
-	s->modulation_first = call;
 	return STATUS_OK;
 }
 
@@ -516,7 +484,7 @@ static enum status predict_sign(
 	return sd3_transformer_predict(s->transformer, run->arena,
 		&(struct sd3_condition){ .prompt = &s->prompt[sign],
 			.modulation = &s->modulation[sign],
-			.row = call - s->modulation_first,
+			.row = call - s->calls.first,
 			.positions = s->positions,
 			.skip = skip },
 		latents, out);
@@ -568,15 +536,6 @@ static enum status sd3_predict(
 	return status;
 }
 
-static enum status sd3_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
-{
-	struct sd3 *s = state;
-	void *vae;
-
-	TRY(parts_need(s->parts, PART_VAE, run, &vae));
-	return autoencoder_decode(vae, run->arena, latents, picture);
-}
-
 const struct family sd3_family = {
 	.name = "sd3",
 	.pipeline = "StableDiffusion3Pipeline",
@@ -587,8 +546,8 @@ const struct family sd3_family = {
 	.open = sd3_open,
 	.close = sd3_close,
 	.encode = sd3_encode,
-	.latent_shape = sd3_latent_shape,
+	.latent_shape = pipeline_latent_shape,
 	.sampler = sd3_sampler,
 	.predict = sd3_predict,
-	.decode = sd3_decode,
+	.decode = pipeline_decode,
 };

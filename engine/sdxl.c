@@ -62,7 +62,7 @@ static enum status sdxl_describe(struct model *m)
 	char path[PATH_MAX + 64];
 	bool edm = false;
 
-	snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", m->path);
+	pipeline_scheduler_path(m, path);
 	TRY(derive_read_file(path, read_edm, &edm));
 	return sd_describe(&kind, m, edm ? 3 : 5);
 }
@@ -169,13 +169,13 @@ static enum status embed_prompt(struct sd *sd, struct run *run, int which, struc
 	struct tensor both[2];
 	bool found;
 
-	TRY(memo_recall(parts_memo(sd->parts), run, which, 2, both, &found));
+	TRY(memo_recall(parts_memo(sd->base.parts), run, which, 2, both, &found));
 	if (found) {
 		*c = (struct conditioning){ .embeds = both[0], .pooled = both[1] };
 		return STATUS_OK;
 	}
 	TRY(encode_prompt(sd, run, which, c));
-	return memo_keep(parts_memo(sd->parts), run, which, 2, (struct tensor[]){ c->embeds, c->pooled });
+	return memo_keep(parts_memo(sd->base.parts), run, which, 2, (struct tensor[]){ c->embeds, c->pooled });
 }
 
 /* ---- sizes ---- */
@@ -233,8 +233,8 @@ const struct family sdxl_family = {
 	.open = sdxl_open,
 	.close = sd_close,
 	.encode = sdxl_encode,
-	.latent_shape = sd_latent_shape,
+	.latent_shape = pipeline_latent_shape,
 	.sampler = sd_sampler,
 	.predict = sd_predict,
-	.decode = sd_decode,
+	.decode = pipeline_decode,
 };

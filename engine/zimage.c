@@ -17,7 +17,7 @@
 #include "engine/family.h"
 #include "engine/derive.h"
 #include "engine/json.h"
-#include "engine/parts.h"
+#include "engine/pipeline.h"
 #include "engine/png.h"
 #include "engine/qwen3.h"
 #include "engine/settings.h"
@@ -25,21 +25,18 @@
 #include "engine/weights.h"
 #include "engine/zimage_transformer.h"
 
-enum { TOKENS_DEFAULT = 512, MODULATION_STEPS = 16 };
+enum { TOKENS_DEFAULT = 512 };
 
 enum { POSITIVE, NEGATIVE };
 
 struct zimage {
+	struct pipeline base;
 	struct kernels *k;
-	struct parts *parts;
-	int64_t latent_channels, pixels_per_latent;
-	char scheduler[PATH_MAX + 64]; /* its scheduler_config.json */
 	struct tokenizer *tokenizer;
-	struct qwen3 *text; /* borrowed from parts, as the next */
-	struct zimage_transformer *transformer;
-	struct zimage_caption caption[2];    /* of the job under way */
-	struct zimage_modulation modulation; /* of steps modulation_first and the following */
-	int modulation_first, modulation_count;
+	struct zimage_transformer *transformer; /* borrowed from parts */
+	struct zimage_caption caption[2];       /* of the job under way */
+	struct zimage_modulation modulation;
+	struct pipeline_calls calls; /* of modulation */
 };
 
 /* ---- description and recipes ---- */
@@ -74,7 +71,7 @@ static enum status zimage_describe(struct model *m)
 	TRY(zimage_config_read(&part, &transformer));
 	TRY(model_component(m, "vae", &part));
 	TRY(autoencoder_config_read(&part, &vae));
-	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
+	pipeline_scheduler_path(m, path);
 	TRY(derive_read_file(path, read_shift, &shift));
 	m->size_multiple = ZIMAGE_PATCH << (vae.n_blocks - 1);
 	m->size_max = smaller(
@@ -84,14 +81,6 @@ static enum status zimage_describe(struct model *m)
 		side = m->size_multiple;
 	m->defaults = (struct model_defaults){ side, side, shift <= 3 ? 8 : 50, shift <= 3 ? 0 : 5 };
 	return STATUS_OK;
-}
-
-static enum status check_side(const struct model *m, const char *what, int side)
-{
-	if (side % m->size_multiple == 0 && side >= m->size_multiple && side <= m->size_max)
-		return STATUS_OK;
-	return status_fail(STATUS_INVALID, "%s %d: model %s makes sizes from %d to %d that %d divides", what, side,
-		m->name, m->size_multiple, m->size_max, m->size_multiple);
 }
 
 static const struct setting settings[] = {
@@ -105,16 +94,9 @@ static const struct setting settings[] = {
 
 static enum status zimage_resolve(const struct model *m, struct recipe *r)
 {
-	char path[PATH_MAX + 64];
-
-	TRY(check_side(m, "width", r->width));
-	TRY(check_side(m, "height", r->height));
-	if (!r->sampler[0] || strcmp(r->sampler, "flow_euler") == 0)
-		strcpy(r->sampler, "euler");
-	join(path, sizeof path, m->path, "scheduler/scheduler_config.json");
-	TRY(sampler_check(path, r->sampler, r->steps));
-	TRY(settings_check(settings, sizeof settings / sizeof settings[0], r, "Z-Image"));
-	return STATUS_OK;
+	TRY(pipeline_check_size(m, r));
+	TRY(pipeline_check_flow_sampler(m, r));
+	return settings_check(settings, sizeof settings / sizeof settings[0], r, "Z-Image");
 }
 
 static enum status zimage_apply_cfg(const struct model *m, struct recipe *r, double cfg)
@@ -159,10 +141,11 @@ static enum status read_parts(struct zimage *z, const struct model *m)
 			"%s: transformer/config.json has in_channels %lld, vae/config.json latent_channels "
 			"%lld: they do not belong together",
 			m->path, (long long)transformer.channels, (long long)vae.latent_channels);
-	z->latent_channels = vae.latent_channels;
-	z->pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
-	join(z->scheduler, sizeof z->scheduler, m->path, "scheduler/scheduler_config.json");
-	TRY(sampler_check(z->scheduler, "", 1));
+	z->base.latent_channels = vae.latent_channels;
+	z->base.pixels_per_latent = (int64_t)1 << (vae.n_blocks - 1);
+	z->base.vae = PART_VAE;
+	pipeline_scheduler_path(m, z->base.scheduler);
+	TRY(sampler_check(z->base.scheduler, "", 1));
 	join(path, sizeof path, m->path, "tokenizer/tokenizer.json");
 	return derive_open_tokenizer(path, &z->tokenizer);
 }
@@ -173,7 +156,7 @@ static void zimage_close(void *state)
 
 	if (!z)
 		return;
-	parts_close(z->parts);
+	parts_close(z->base.parts);
 	tokenizer_close(z->tokenizer);
 	free(z);
 }
@@ -189,30 +172,12 @@ static enum status zimage_open(
 	z->k = k;
 	status = read_parts(z, m);
 	if (status == STATUS_OK)
-		status = parts_open(m, k, memory, part_kinds, PART_COUNT, &z->parts);
+		status = parts_open(m, k, memory, part_kinds, PART_COUNT, &z->base.parts);
 	if (status != STATUS_OK) {
 		zimage_close(z);
 		return status;
 	}
 	*state = z;
-	return STATUS_OK;
-}
-
-static enum status need_text(struct zimage *z, struct run *run)
-{
-	void *text;
-
-	TRY(parts_need(z->parts, PART_TEXT, run, &text));
-	z->text = text;
-	return STATUS_OK;
-}
-
-static enum status need_transformer(struct zimage *z, struct run *run)
-{
-	void *transformer;
-
-	TRY(parts_need(z->parts, PART_TRANSFORMER, run, &transformer));
-	z->transformer = transformer;
 	return STATUS_OK;
 }
 
@@ -263,12 +228,13 @@ static enum status embed_ids(
 {
 	int64_t longest = (int64_t)setting_number(run->recipe, "max_sequence_length", TOKENS_DEFAULT);
 	char name[64];
+	void *text;
 
 	snprintf(name, sizeof name, "%sinput_ids.0", sign);
 	TRY(trace_padded(z, run, name, ids, longest));
-	TRY(need_text(z, run));
-	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ ids->count, qwen3_hidden(z->text) }, embeds));
-	TRY(qwen3_encode(z->text, run->arena, ids->id, ids->count, *embeds));
+	TRY(parts_need(z->base.parts, PART_TEXT, run, &text));
+	TRY(arena_take(run->arena, DTYPE_F32, 2, (int64_t[]){ ids->count, qwen3_hidden(text) }, embeds));
+	TRY(qwen3_encode(text, run->arena, ids->id, ids->count, *embeds));
 	return trace_tensor(run->trace, z->k, *embeds, "%sprompt_embeds", sign);
 }
 
@@ -290,11 +256,11 @@ static enum status embed_prompt(struct zimage *z, struct run *run, int which, st
 {
 	bool found;
 
-	TRY(memo_recall(parts_memo(z->parts), run, which, 1, embeds, &found));
+	TRY(memo_recall(parts_memo(z->base.parts), run, which, 1, embeds, &found));
 	if (found)
 		return STATUS_OK;
 	TRY(encode_prompt(z, run, which, embeds));
-	return memo_keep(parts_memo(z->parts), run, which, 1, embeds);
+	return memo_keep(parts_memo(z->base.parts), run, which, 1, embeds);
 }
 
 static bool guided(const struct recipe *r)
@@ -307,36 +273,29 @@ static enum status zimage_encode(void *state, struct run *run)
 	struct zimage *z = state;
 	struct tensor embeds[2];
 	int64_t shape[3];
+	void *transformer;
 	int n = guided(run->recipe) ? 2 : 1;
 
 	for (int i = 0; i < n; i++)
 		TRY(embed_prompt(z, run, i, &embeds[i]));
-	TRY(need_transformer(z, run));
-	zimage_family.latent_shape(z, run->recipe, shape);
+	TRY(parts_need(z->base.parts, PART_TRANSFORMER, run, &transformer));
+	z->transformer = transformer;
+	pipeline_latent_shape(z, run->recipe, shape);
 	for (int i = 0; i < n; i++)
 		TRY(zimage_transformer_caption(
 			z->transformer, run->arena, embeds[i], shape[1], shape[2], &z->caption[i]));
-	z->modulation_count = 0;
+	z->calls.count = 0;
 	return STATUS_OK;
 }
 
 /* ---- denoising ---- */
 
-static void zimage_latent_shape(const void *state, const struct recipe *r, int64_t dim[3])
-{
-	const struct zimage *z = state;
-
-	dim[0] = z->latent_channels;
-	dim[1] = r->height / z->pixels_per_latent;
-	dim[2] = r->width / z->pixels_per_latent;
-}
-
 static void zimage_sampler(const void *state, const struct recipe *r, struct sampler_request *out)
 {
 	const struct zimage *z = state;
-	int64_t side = ZIMAGE_PATCH * z->pixels_per_latent;
+	int64_t side = ZIMAGE_PATCH * z->base.pixels_per_latent;
 
-	out->config = z->scheduler;
+	out->config = z->base.scheduler;
 	out->linspace_sigmas = true;
 	out->image_tokens = (r->height / side) * (r->width / side);
 }
@@ -347,20 +306,16 @@ static float time_of(const struct sampler *s, int call)
 	return (1000 - sampler_timestep(s, call)) / 1000;
 }
 
-/* Modulation is computed for a run of steps at once; its tensors stay in the arena, the first run is the largest. */
 static enum status need_modulation(struct zimage *z, struct run *run, const struct sampler *s, int call)
 {
-	float times[MODULATION_STEPS];
-	int rest = sampler_calls(s) - call, n = rest < MODULATION_STEPS ? rest : MODULATION_STEPS;
+	float times[PIPELINE_CALLS_MAX];
+	int n = pipeline_calls_start(&z->calls, s, call);
 
-	if (z->modulation_count && call >= z->modulation_first && call < z->modulation_first + z->modulation_count)
+	if (n == 0)
 		return STATUS_OK;
 	for (int i = 0; i < n; i++)
 		times[i] = time_of(s, call + i);
-	TRY(zimage_transformer_modulation(z->transformer, run->arena, n, times, &z->modulation));
-	z->modulation_first = call;
-	z->modulation_count = n;
-	return STATUS_OK;
+	return zimage_transformer_modulation(z->transformer, run->arena, n, times, &z->modulation);
 }
 
 static enum status l2_norm(struct kernels *k, struct tensor device, double *out)
@@ -408,7 +363,7 @@ static enum status zimage_predict(
 	int64_t row;
 
 	TRY(need_modulation(z, run, s, call));
-	row = call - z->modulation_first;
+	row = call - z->calls.first;
 	TRY(zimage_transformer_predict(
 		z->transformer, run->arena, &z->caption[POSITIVE], &z->modulation, row, latents, out));
 	/* beyond cfg_truncation (compared with 1 - sigma, and only up to 1) guidance is off */
@@ -423,15 +378,6 @@ static enum status zimage_predict(
 	return STATUS_OK;
 }
 
-static enum status zimage_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
-{
-	struct zimage *z = state;
-	void *vae;
-
-	TRY(parts_need(z->parts, PART_VAE, run, &vae));
-	return autoencoder_decode(vae, run->arena, latents, picture);
-}
-
 const struct family zimage_family = {
 	.name = "z-image",
 	.pipeline = "ZImagePipeline",
@@ -442,8 +388,8 @@ const struct family zimage_family = {
 	.open = zimage_open,
 	.close = zimage_close,
 	.encode = zimage_encode,
-	.latent_shape = zimage_latent_shape,
+	.latent_shape = pipeline_latent_shape,
 	.sampler = zimage_sampler,
 	.predict = zimage_predict,
-	.decode = zimage_decode,
+	.decode = pipeline_decode,
 };
