@@ -36,8 +36,7 @@ static enum status find_family(struct model *m)
 	return derive_read_file(path, read_pipeline, &m->family);
 }
 
-/* A slash at the end of the path says that the model has no index (derive.h). */
-static bool is_derived(const struct model *m)
+bool model_is_derived(const struct model *m)
 {
 	size_t len = strlen(m->path);
 
@@ -92,7 +91,7 @@ static enum status list_paths(const struct model *m, struct paths **out)
 
 	if (!paths)
 		return status_fail(STATUS_NO_MEMORY, "no memory for a list of files");
-	if (is_derived(m))
+	if (model_is_derived(m))
 		status = list_derived(m, paths);
 	else
 		add_path(paths, m->path);
@@ -224,7 +223,7 @@ enum status model_component(const struct model *m, const char *name, struct comp
 	snprintf(out->name, sizeof out->name, "%s", name);
 	config = snprintf(out->config, sizeof out->config, "%s/%s/config.json", m->path, name);
 	/* what is missing may be given by the prompt: only who opens it fails */
-	if (!from && is_derived(m))
+	if (!from && model_is_derived(m))
 		from = derive_find_part(m->path, name, found) == STATUS_OK ? found : "";
 	if (from)
 		weights = snprintf(out->weights, sizeof out->weights, "%s", from);

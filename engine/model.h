@@ -52,6 +52,9 @@ enum status model_open(const char *path, const char *name, struct model *out);
 /* Of every file that belongs to the model (content.h).  Links to a folder of the same content give the same hash. */
 enum status model_hash_files(const struct model *m, char hash[MODEL_HASH_LEN + 1]);
 
+/* Whether it has no model_index.json: the slash at the end of its path says so. */
+bool model_is_derived(const struct model *m);
+
 /* The file that gives the weights of a component; STATUS_INVALID when there are too many. */
 enum status model_set_override(struct model *m, const char *component, const char *path);
 bool model_overrides(const struct model *m, const char *component);

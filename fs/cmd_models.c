@@ -13,6 +13,7 @@ static const char name[] = "models";
 /* One line of the table; problem is "" when the model can be used. */
 struct row {
 	char name[64], family[32], dtype[16], size[COMMAND_BYTES_LEN], device[32];
+	bool derived; /* from its tensors: it has no model_index.json */
 	char problem[1024];
 };
 
@@ -49,6 +50,7 @@ static void describe(const struct config *c, const struct config_model *m, struc
 	if (model_open(m->path, m->name, &model) == STATUS_OK) {
 		snprintf(r->family, sizeof r->family, "%s", model.family->name);
 		command_print_bytes(model.file_bytes, r->size);
+		r->derived = model_is_derived(&model);
 	} else {
 		note_problem(r);
 	}
@@ -65,12 +67,12 @@ static void print_row(const char *a, const char *b, const char *c, const char *d
 static bool print_model(const struct config *c, const struct config_model *m)
 {
 	struct row r;
+	char state[80];
 
 	describe(c, m, &r);
-	print_row(r.name, r.family, r.dtype, r.size, r.device,
-		*r.problem                        ? r.problem
-		: m == config_find_model(c, NULL) ? "ok, default"
-						  : "ok");
+	snprintf(state, sizeof state, "ok%s%s", m == config_find_model(c, NULL) ? ", default" : "",
+		r.derived ? ", recognised by its tensors" : "");
+	print_row(r.name, r.family, r.dtype, r.size, r.device, *r.problem ? r.problem : state);
 	return !*r.problem;
 }
 

@@ -43,6 +43,26 @@ check "... by a name of no use" has "$out" "unused      unet/other [1]"
 check "... what to do" has "$err" "684 tensors missing, 1 of another shape, 1 of no use"
 run models --dry-run
 check "a dry run of nothing" is "$status" 2
+bare=$root/tests/golden/models/zimage-comfy-bare
+if [ -e "$bare/vae/ae.safetensors" ]; then
+	run models --model "$bare"
+	check "ComfyUI's folders" has "$out" "z-image"
+	check "... are told by their tensors" has "$out" "recognised by its tensors"
+	cp -rL "$bare" comfy
+	run models --model comfy/diffusion_models/z_image_bf16.safetensors
+	check "... from the network's file" has "$out" "recognised by its tensors"
+	rm -r comfy/vae
+	run generate --model comfy/diffusion_models/z_image_bf16.safetensors --steps 1 --width 16 --height 16 -o b.png x
+	check "a missing part is asked for" has "$status $err" "1 promptfs: "
+	check "... by name" has "$err" "it holds no vae, and none is beside it: say where its file is with Set: vae_file=FILE"
+	rm -r comfy/tokenizer
+	run generate --model comfy --set "vae_file=$bare/vae/ae.safetensors" --steps 1 --width 16 --height 16 -o b.png x
+	check "a missing tokenizer as well" has "$err" "weights hold no tokenizer: put this model's published folder tokenizer"
+else
+	echo "skip - models without configuration: tests/golden/models/zimage-comfy-bare is not there"
+fi
+echo none >junk.safetensors
+fails "a file of no format" 1 "junk.safetensors" generate --model junk.safetensors -o b.png x
 run generate -o a.png x
 check "the model's defaults" is "$status $(head -c 24 a.png | tail -c 8 | od -An -tu1 | tr -s ' ')" "0  0 0 0 32 0 0 0 48"
 printf 'x\nModel: empty' | "$program" generate -o b.png - 2>.err
