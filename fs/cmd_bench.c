@@ -4,11 +4,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cache/cache.h"
 #include "engine/family.h"
 #include "engine/png.h"
 #include "engine/text.h"
 #include "fs/bench.h"
 #include "fs/commands.h"
+#include "fs/log.h"
 
 static const char name[] = "bench";
 
@@ -20,6 +22,7 @@ static const char default_prompt[] =
 struct bench {
 	struct config config;
 	struct engine_options options;
+	char packed[PATH_MAX + 8];
 	struct model model;
 	struct engine *engine;
 	int n_sizes;
@@ -117,16 +120,32 @@ static int read_words(int argc, char **argv, struct bench *b)
 
 /* ---- our own runs ------------------------------------------------------------------------------------------------ */
 
+/* The folder beside which packed weights are kept. */
+static void make_cache(const struct config *c)
+{
+	struct cache *cache = NULL;
+
+	if (cache_open(c->cache, c->cache_limit, &cache) != 0)
+		log_warn("no cache: %s", cache_text());
+	cache_close(cache);
+}
+
 static enum status open_model(struct bench *b)
 {
 	const struct config_model *m = config_find_model(&b->config, NULL);
+	bool made_up = strncmp(m->name, CONFIG_RANDOM, strlen(CONFIG_RANDOM)) == 0;
 
+	if (!made_up)
+		make_cache(&b->config);
+	config_packed(&b->config, b->packed);
 	b->options = (struct engine_options){ .device = *m->device ? m->device : b->config.device,
 		.threads = b->config.threads,
-		.memory_limit = b->config.memory_limit };
+		.memory_limit = b->config.memory_limit,
+		.packed = made_up ? NULL : b->packed,
+		.packed_limit = b->config.packed_limit };
 	TRY(config_dtype(*m->dtype ? m->dtype : b->config.dtype, &b->options.dtype));
 	TRY(model_open(m->path, m->name, &b->model));
-	b->model.random = strncmp(m->name, CONFIG_RANDOM, strlen(CONFIG_RANDOM)) == 0;
+	b->model.random = made_up;
 	return STATUS_OK;
 }
 
