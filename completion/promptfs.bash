@@ -34,7 +34,7 @@ _promptfs() {
 		compgen -f -- "$word") ;;
 	export) mapfile -t COMPREPLY < <(compgen -W "-o $common" -- "$word"
 		compgen -f -- "$word") ;;
-	*) mapfile -t COMPREPLY < <(compgen -W "-f -o $common" -- "$word"
+	*) mapfile -t COMPREPLY < <(compgen -W "-f -o --sandbox $common" -- "$word"
 		compgen -d -- "$word") ;;
 	esac
 }

@@ -11,6 +11,8 @@ static const struct {
 		"Serves prompts/, images/ and status/ under MOUNTPOINT, in the background; returns when it is ready.\n"
 		"Writing prompts/NAME.txt makes images/NAME.png appear; opening that paints it.\n\n"
 		"  -f                stay in the foreground\n"
+		"  --sandbox         give up, for good, all that this mount does not need: other files, programs, "
+		"privileges\n"
 		"  -o OPTIONS        FUSE options (allow_other, ...)\n" },
 	{ "unmount", "end a mount", "usage: promptfs unmount MOUNTPOINT\n" },
 	{ "generate", "paint one picture without a mount",

@@ -15,7 +15,7 @@
 #include "fs/mountpoint.h"
 
 struct mount_words {
-	bool foreground, nonempty;
+	bool foreground, nonempty, sandbox;
 	struct bytes fuse_options; /* joined by commas */
 	const char *mountpoint;
 };
@@ -37,7 +37,8 @@ static enum status add_options(struct mount_words *w, char *list)
 /* 0, or the exit status after saying why. */
 static int read_words(int argc, char **argv, struct mount_words *w)
 {
-	static const struct option longs[] = { { "foreground", no_argument, NULL, 'f' }, { NULL, 0, NULL, 0 } };
+	static const struct option longs[] = { { "foreground", no_argument, NULL, 'f' },
+		{ "sandbox", no_argument, NULL, 's' }, { NULL, 0, NULL, 0 } };
 	int option;
 
 	optind = 1;
@@ -45,6 +46,8 @@ static int read_words(int argc, char **argv, struct mount_words *w)
 	while ((option = getopt_long(argc, argv, ":fo:", longs, NULL)) != -1) {
 		if (option == 'f')
 			w->foreground = true;
+		else if (option == 's')
+			w->sandbox = true;
 		else if (option != 'o')
 			return command_bad_option("mount", option, argv);
 		else if (add_options(w, optarg) != STATUS_OK)
@@ -131,6 +134,7 @@ static int mount_words(const struct mount_words *w, struct daemon_options *optio
 		return command_fail(prepared);
 	}
 	options->mountpoint = absolute;
+	options->sandbox = w->sandbox;
 	options->fuse_options = (const char *)w->fuse_options.data;
 	options->directory = getcwd(directory, sizeof(directory)) ? directory : "/";
 	options->ready_fd = -1;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -169,6 +170,20 @@ static enum status open_model(const json_t *body, struct model *out)
 		path);
 }
 
+/* Reads models wherever they lie, talks through its socket and writes pictures into sealed memory.  What it may write:
+ * measurements of a device's kernels (tuning; NULL: none) and copies of packed weights (NULL: none), which are numbers,
+ * checked by length and sum. */
+static void enter_sandbox(const char *tuning, const char *packed)
+{
+	struct sandbox_path paths[] = { { "/", SANDBOX_READ, false }, SANDBOX_DEVICES,
+		{ tuning ? tuning : "/", tuning ? SANDBOX_ADD : SANDBOX_READ, false },
+		{ packed ? packed : "/", packed ? SANDBOX_KEEP : SANDBOX_READ, false } };
+
+	if (packed)
+		mkdir(packed, 0700);
+	sandbox_enter(paths, sizeof paths / sizeof *paths);
+}
+
 static enum status serve_hello(struct serving *s, const json_t *body)
 {
 	struct engine_options options = { 0 };
@@ -189,7 +204,7 @@ static enum status serve_hello(struct serving *s, const json_t *body)
 	options.packed = options.packed_limit > 0 ? packed : NULL;
 	setpriority(PRIO_PROCESS, 0, (int)json_integer_value(json_object_get(body, "nice"))); /* threads inherit it */
 	/* before any file of a user is read, and before there are threads */
-	sandbox_enter("/dev/nvidia*", measures ? folder : NULL, options.packed);
+	enter_sandbox(measures ? folder : NULL, options.packed);
 	TRY(engine_open(&options, &s->engine));
 	return reply(s,
 		json_pack("{s:s, s:s, s:o, s:s}", "kind", "ready", "device", engine_device(s->engine), "about",

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/confine.h"
 #include "fs/images.h"
 #include "fs/log.h"
 #include "fs/prompts.h"
@@ -143,42 +144,6 @@ static enum status open_jobs(struct daemon *d)
 	return parked_open_list(d->jobs, images_interrupted, &d->parked);
 }
 
-static enum status open_all(struct daemon *d, struct config *config)
-{
-	struct catalog *catalog;
-	enum status opened = open_store(d, config);
-
-	if (opened == STATUS_OK)
-		opened = open_cache(d, config);
-	if (opened != STATUS_OK) {
-		config_free(config);
-		return opened;
-	}
-	TRY(catalog_open(config, &catalog));
-	TRY(resolver_open(catalog, d->store.prompts_fd, d->records, &d->resolver));
-	TRY(open_jobs(d));
-	return open_trees(d);
-}
-
-/* In reverse.  Waiting opens are answered before the mount goes, or it would wait for them. */
-static void close_all(struct daemon *d)
-{
-	parked_stop(d->parked);
-	jobs_close(d->jobs);
-	if (d->session) {
-		fuse_session_unmount(d->session);
-		fuse_session_destroy(d->session);
-	}
-	parked_close_list(d->parked);
-	inodes_free(d->inodes);
-	images_close(d->images);
-	outcomes_free(d->outcomes);
-	resolver_close(d->resolver);
-	cache_close(d->cache);
-	records_close(d->records);
-	store_close(&d->store);
-}
-
 /* ---- the session ---- */
 
 /* Nobody must wait for our end at the other end of a pipe. */
@@ -259,6 +224,65 @@ static enum status mount_session(struct daemon *d)
 		STATUS_IO, "cannot mount on %s%s%s", d->options->mountpoint, *fuse_words ? ": " : "", fuse_words);
 }
 
+/* Before any thread is started, which would stay outside. */
+static enum status enter_sandbox(struct daemon *d)
+{
+	TRY(unmounter_start(d->options->mountpoint, d->store.lock_fd, &d->unmounter));
+	return confine_daemon(&resolver_catalog(d->resolver)->config);
+}
+
+/* Requests wait in the kernel from the mounting on. */
+static enum status open_all(struct daemon *d, struct config *config)
+{
+	struct catalog *catalog;
+	enum status opened = open_store(d, config);
+
+	if (opened == STATUS_OK)
+		opened = open_cache(d, config);
+	if (opened != STATUS_OK) {
+		config_free(config);
+		return opened;
+	}
+	TRY(catalog_open(config, &catalog));
+	TRY(resolver_open(catalog, d->store.prompts_fd, d->records, &d->resolver));
+	TRY(open_session(d));
+	TRY(mount_session(d));
+	if (d->options->sandbox)
+		TRY(enter_sandbox(d));
+	TRY(open_jobs(d));
+	return open_trees(d);
+}
+
+/* In a sandbox nothing can be unmounted: the closed device makes the mount a dead one, which the unmounter takes away.
+ */
+static void close_session(struct daemon *d)
+{
+	if (!d->session)
+		return;
+	if (d->unmounter.socket < 0)
+		fuse_session_unmount(d->session);
+	fuse_session_destroy(d->session);
+	unmounter_finish(&d->unmounter);
+}
+
+/* In reverse.  Waiting opens are answered before the mount goes, or it would wait for them. */
+static void close_all(struct daemon *d)
+{
+	parked_stop(d->parked);
+	jobs_close(d->jobs);
+	close_session(d);
+	parked_close_list(d->parked);
+	inodes_free(d->inodes);
+	images_close(d->images);
+	outcomes_free(d->outcomes);
+	resolver_close(d->resolver);
+	cache_close(d->cache);
+	records_close(d->records);
+	store_close(&d->store);
+}
+
+/* ---- serving ---- */
+
 static void warm_models(struct daemon *d)
 {
 	const struct catalog *catalog = resolver_catalog(d->resolver);
@@ -277,25 +301,21 @@ static enum status run_session(struct daemon *d)
 {
 	enum status served;
 
-	TRY(open_session(d));
 	if (fuse_set_signal_handlers(d->session) != 0)
 		return status_fail(STATUS_INTERNAL, "cannot set the signal handlers");
-	served = mount_session(d);
-	if (served == STATUS_OK) {
-		log_info("serving %s at %s", d->store.path, d->options->mountpoint);
-		warm_models(d);
-		unblock_signals();
-		served = serve_session(d->session);
-		block_signals();
-		log_info("%s: ending", d->options->mountpoint);
-	}
+	log_info("serving %s at %s", d->store.path, d->options->mountpoint);
+	warm_models(d);
+	unblock_signals();
+	served = serve_session(d->session);
+	block_signals();
+	log_info("%s: ending", d->options->mountpoint);
 	fuse_remove_signal_handlers(d->session);
 	return served;
 }
 
 enum status daemon_run(const struct daemon_options *options, struct config *config)
 {
-	struct daemon d = { .options = options, .owner = geteuid(), .group = getegid() };
+	struct daemon d = { .options = options, .owner = geteuid(), .group = getegid(), .unmounter = { -1 } };
 	enum status ended;
 
 	d.store.fd = d.store.lock_fd = d.store.prompts_fd = -1;

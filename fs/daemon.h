@@ -25,6 +25,7 @@
 #include "fs/records.h"
 #include "fs/resolve.h"
 #include "fs/store.h"
+#include "fs/unmounter.h"
 
 struct images;
 struct prompt;
@@ -35,12 +36,14 @@ struct daemon_options {
 	int argc;                 /* the command line, to read the configuration again */
 	char **argv;
 	const char *directory; /* where it was given */
+	bool sandbox;          /* give up what the mount does not need */
 	int ready_fd;          /* a byte is written to it when requests are answered; -1: nobody waits */
 };
 
 struct daemon {
 	const struct daemon_options *options;
 	struct fuse_session *session;
+	struct unmounter unmounter; /* of a daemon in a sandbox */
 	struct store store;
 	char prompts_path[PATH_MAX]; /* of store.prompts_fd, as /proc/self/fd shows it */
 	struct records *records;

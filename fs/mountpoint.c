@@ -113,22 +113,49 @@ static int take_away(const char *path, bool lazy)
 	return umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? errno : 0;
 }
 
-/* Whether a daemon that died left `path` mounted.  statfs always asks the daemon; stat may be answered from what the
+/* Whether a daemon that died left this mounted.  statfs always asks the daemon; stat may be answered from what the
  * kernel remembers of the root, long after the daemon is gone. */
-static bool is_dead(const char *path)
+static bool is_dead(int fd)
 {
 	struct statfs st;
 
-	return statfs(path, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+	return fstatfs(fd, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
+/* Through its descriptor: exactly the mount that was found dead, not a new one over it. */
+static int detach(const char *path, int fd)
+{
+	char link[32];
+
+	if (geteuid() != 0)
+		return run_fusermount(path, true);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	return umount2(link, MNT_DETACH) < 0 ? errno : 0;
+}
+
+static bool is_dead_at(const char *path)
+{
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	bool dead = fd >= 0 && is_dead(fd);
+
+	if (fd >= 0)
+		close(fd);
+	return dead;
 }
 
 /* Several dead mounts may lie upon each other. */
-static enum status clear_dead(const char *path)
+enum status mountpoint_clear(const char *path)
 {
-	for (int i = 0; i < STACKED_MAX && is_dead(path); i++) {
-		int error = take_away(path, true);
+	for (int i = 0; i < STACKED_MAX; i++) {
+		int fd = open(path, O_PATH | O_CLOEXEC);
+		bool dead = fd >= 0 && is_dead(fd);
+		int error = dead ? detach(path, fd) : 0;
 
-		if (error)
+		if (fd >= 0)
+			close(fd);
+		if (!dead)
+			break;
+		if (error && is_dead_at(path)) /* unless another process was faster */
 			return status_fail(STATUS_IO,
 				"%s: a daemon that died left it mounted, and it cannot be unmounted (%s): "
 				"try `fusermount3 -uz` on it",
@@ -172,7 +199,7 @@ enum status mountpoint_prepare(const char *path, bool nonempty, char absolute[PA
 {
 	char type[64];
 
-	TRY(clear_dead(path));
+	TRY(mountpoint_clear(path));
 	TRY(check_folder(path));
 	if (!realpath(path, absolute))
 		return status_fail(STATUS_IO, "mount point %s: %s", path, strerror(errno));
@@ -252,7 +279,7 @@ enum status mountpoint_release(const char *path, bool lazy)
 		return status_fail(STATUS_IO, "%s: %s", path, strerror(errno));
 	if (!mountpoint_type(absolute, type, sizeof(type)) || strcmp(type, our_type) != 0)
 		return status_fail(STATUS_IO, "%s: no promptfs is mounted there", path);
-	dead = is_dead(absolute);
+	dead = is_dead_at(absolute);
 	server = dead ? -1 : open_server(absolute);
 	error = take_away(absolute, lazy || dead);
 	if (error) {

@@ -15,6 +15,9 @@ enum status mountpoint_prepare(const char *path, bool nonempty, char absolute[PA
  * it is waited for.  STATUS_IO when it is none of ours, or busy. */
 enum status mountpoint_release(const char *path, bool lazy);
 
+/* Takes away what killed daemons left mounted there, if anything. */
+enum status mountpoint_clear(const char *path);
+
 /* The type of what is mounted at exactly this absolute path ("fuse.promptfs"); false: nothing is. */
 bool mountpoint_type(const char *absolute, char *type, int size);
 

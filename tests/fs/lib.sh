@@ -46,7 +46,7 @@ cleanup() {
 trap cleanup EXIT
 
 mount_fs() { # OPTIONS...
-	timeout 20 "$promptfs" mount --model "$model" --store "$store" --cache "$cache" --log debug --log-file "$log" "$@" "$mnt"
+	timeout 20 "$promptfs" mount ${MOUNT_WITH:-} --model "$model" --store "$store" --cache "$cache" --log debug --log-file "$log" "$@" "$mnt"
 }
 unmount_fs() {
 	timeout 30 "$promptfs" unmount "$mnt"

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -22,6 +23,8 @@ static bool has_landlock(void)
 static int try_all(const char *file, const char *device, const char *folder)
 {
 	char other[128], pattern[128], inside[128], packed[96], kept[128];
+	struct sandbox_path paths[] = { { "/", SANDBOX_READ, false }, { NULL, SANDBOX_DEVICE, true },
+		{ NULL, SANDBOX_ADD, false }, { NULL, SANDBOX_KEEP, false }, { "/missing", SANDBOX_WRITE, false } };
 	int found = 0;
 
 	snprintf(other, sizeof other, "%s.new", file);
@@ -29,7 +32,12 @@ static int try_all(const char *file, const char *device, const char *folder)
 	snprintf(pattern, sizeof pattern, "%.*s*", (int)strlen(device) - 1, device);
 	snprintf(packed, sizeof packed, "%s.packed", file);
 	snprintf(kept, sizeof kept, "%s/kept", packed);
-	sandbox_enter(pattern, folder, packed);
+	paths[1].path = pattern;
+	paths[2].path = folder;
+	paths[3].path = packed;
+	mkdir(packed, 0700);
+	if (!sandbox_enter(paths, sizeof paths / sizeof *paths))
+		return 0;
 	if (open(kept, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) >= 0 && unlink(kept) == 0)
 		found |= KEEPS;
 	if (open(device, O_RDWR | O_CLOEXEC) >= 0 && unlink(device) < 0)
@@ -38,7 +46,7 @@ static int try_all(const char *file, const char *device, const char *folder)
 		found |= FOLDER;
 	if (open(file, O_RDONLY | O_CLOEXEC) >= 0)
 		found |= READS;
-	if (open(file, O_WRONLY | O_CLOEXEC) < 0 && errno == EACCES)
+	if (open(file, O_WRONLY | O_CLOEXEC) < 0 && errno == EACCES && truncate(file, 0) < 0)
 		found |= NO_WRITE;
 	if (open(other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0 && errno == EACCES)
 		found |= NO_NEW;
