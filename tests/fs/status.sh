@@ -55,6 +55,25 @@ check "an odd name in the queue is one line" eventually 5 grep -q 'two\\nlines.p
 is "of two" "$(wc -l <"$status/queue")" 2
 check "cancelled as it is written there" control 'cancel two\nlines.png'
 wait
+# what would colour, clear or turn a terminal's text
+nasty=$(printf 'n\033[31m\302\233J\342\200\256gnp.\r\t\177\377')
+printf 'nasty \033]0;title\007\302\2332J' >"$prompts/$nasty.txt"
+cat "$images/$nasty.png" >/dev/null 2>&1 &
+reader=$!
+check "a nasty name waits" eventually 5 is_queue 1
+is_plain() { ! LC_ALL=C grep -qP '[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xff' "$@"; }
+check "plainly in the queue" is_plain "$status/queue"
+check "and in info" is_plain "$status/info/$nasty.json"
+name=$(tail -n 1 "$status/queue" | sed 's/^[^ ]*  *[^ ]*  *[^ ]*  *[^ ]*  *[^ ]*  //')
+check "cancelled as it is written there" control "cancel $name"
+wait $reader
+check "its error is plain" is_plain "$status/errors/$nasty.txt"
+printf 'x\nSteps: \033[31m\302\233J' >"$prompts/$nasty.txt"
+check "that of a wrong parameter too" bash -c 'test -s "$0"' "$status/errors/$nasty.txt"
+check "and plain" is_plain "$status/errors/$nasty.txt"
+control "cancel $(printf 'no\302\233such\033[0m')" 2>/dev/null
+check "the log, the metrics and the log file are" is_plain "$status/log" "$status/metrics" "$log"
+rm "$prompts/$nasty.txt"
 check "warm" control "warm card"
 check "is loaded" eventually 5 grep -q '"loaded": true' "$status/models/card.json"
 check "unload" control "unload card"

@@ -36,6 +36,27 @@ check "a job runs" eventually 5 grep -q 'secret.png' "$status/queue"
 check "its name is hidden from others" as 1001 bash -c 'grep -q "another user" "$0" && ! grep -q secret "$0"' "$status/queue"
 wait
 check "unmounts" unmount_fs
+
+# ---- each user's share of the queue
+check "mounts with shares" mount_fs -o allow_other --queue-user-limit 2
+set_delay 1000
+pids=()
+for n in $(seq 5); do
+	printf "share $n\nSteps: 60" >"$prompts/s$n.txt"
+	setpriv --reuid 1001 --regid 1001 --clear-groups cat "$images/s$n.png" >/dev/null 2>>"$top/refused" & pids+=($!)
+	[ "$n" != 1 ] || eventually 10 grep -q '^running' "$status/queue"
+done
+is_refused() { [ "$(grep -c 'busy' "$top/refused")" = 2 ]; }
+check "one runs, two wait, two are refused" eventually 10 is_refused
+check "the reason is there" grep -q "your share" "$status/errors/s4.txt" "$status/errors/s5.txt"
+echo "another's" >"$prompts/o.txt"
+setpriv --reuid 1002 --regid 1002 --clear-groups cat "$images/o.png" >/dev/null & pids+=($!)
+check "another user has a share of his own" eventually 10 is_queue 4
+kill -9 "${pids[@]}" 2>/dev/null
+wait 2>/dev/null
+check "all is over with them" eventually 10 is_queue 0
+set_delay 1
+check "unmounts" unmount_fs
 check "mounts for one" mount_fs
 refuses "others stay out" "denied" as 1001 ls "$mnt"
 done_fs

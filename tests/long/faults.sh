@@ -47,8 +47,10 @@ for every in 1 3; do
 		run_case "$store" write $errno $every
 		run_case "$store" create $errno $every
 	done
+	run_case "$store" write 122 $every
+	run_case "$cache" write 122 $every
 	run_case "$cache" write 0 $every
 	run_case "$store" write 0 $every
 done
-is "only errors of that kind are told" "$(grep -Ev 'Input/output error|No space left' "$top/errors" | head -n 2)" ""
+is "only errors of that kind are told" "$(grep -Ev 'Input/output error|No space left|Disk quota exceeded' "$top/errors" | head -n 2)" ""
 done_fs
