@@ -710,10 +710,11 @@ enum status derive_read_file(const char *path, derive_reader *read, void *out)
 static json_t *published_vae(const struct kind *kind)
 {
 	json_t *config = json_loads(kind->vae, 0, NULL);
+	bool old = kind->network == UNET || kind->network == UNET_XL;
 
 	json_object_update_new(
-		config, json_pack("{s:[i,i,i,i], s:i, s:i}", "block_out_channels", 128, 256, 512, 512,
-				"layers_per_block", 2, "latent_channels", kind->network >= UNET_XL ? 4 : 16));
+		config, json_pack("{s:[i,i,i,i], s:i, s:i, s:b}", "block_out_channels", 128, 256, 512, 512,
+				"layers_per_block", 2, "latent_channels", old ? 4 : 16, "use_post_quant_conv", old));
 	return config;
 }
 

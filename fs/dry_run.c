@@ -10,7 +10,8 @@
 struct totals {
 	int64_t count[SURVEY_STATES], parameters;
 	char lines[PARTS_MAX][200]; /* one a part, printed at the end */
-	int n;
+	int n, failed;
+	char why[500]; /* of the first that failed */
 };
 
 static void print_shape(int rank, const int64_t *dim)
@@ -53,17 +54,23 @@ static void add_totals(struct totals *sum, const char *part, const struct survey
 	sum->parameters += s->parameters;
 }
 
+/* A part that cannot be read does not hide the others. */
 static enum status survey_one(void *context, const struct part_kind *kind, const struct component *c)
 {
+	struct totals *sum = context;
 	struct survey s = { 0 };
 	enum status status = survey_part(kind, c, &s);
 
 	for (int64_t i = 0; status == STATUS_OK && i < s.n; i++)
 		print_tensor(c->name, &s.tensor[i]);
 	if (status == STATUS_OK)
-		add_totals(context, c->name, &s);
+		add_totals(sum, c->name, &s);
+	else if (!sum->failed++)
+		snprintf(sum->why, sizeof sum->why, "%s", status_text());
+	if (status != STATUS_OK)
+		printf("%-11s %s: %s\n", "error", c->name, status_text());
 	survey_free(&s);
-	return status;
+	return STATUS_OK;
 }
 
 enum status dry_run_model(const struct model *m)
@@ -76,6 +83,8 @@ enum status dry_run_model(const struct model *m)
 	for (int i = 0; i < sum.n; i++)
 		puts(sum.lines[i]);
 	printf("%s: %s, %.3f billion parameters in all\n", m->name, m->family->name, (double)sum.parameters / 1e9);
+	if (sum.failed)
+		return status_fail(STATUS_CORRUPT, "%s", sum.why);
 	wrong = sum.count[SURVEY_MISSING] + sum.count[SURVEY_SHAPE] + sum.count[SURVEY_UNUSED];
 	return wrong ? status_fail(STATUS_CORRUPT, "%s: %lld tensors missing, %lld of another shape, %lld of no use",
 			       m->path, (long long)sum.count[SURVEY_MISSING], (long long)sum.count[SURVEY_SHAPE],

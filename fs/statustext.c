@@ -212,9 +212,13 @@ enum status statustext_model(struct daemon *d, const struct catalog_model *m, st
 	char hash[MODEL_HASH_LEN + 1] = "";
 	bool is_loaded = jobs_find_loaded(d->jobs, &m->model, &loaded);
 	json_t *object = json_object();
+	char path[PATH_MAX];
 
+	snprintf(path, sizeof path, "%s", m->model.path);
+	if (model_is_derived(&m->model))
+		path[strlen(path) - 1] = 0;
 	set_text(object, "name", m->model.name);
-	set_text(object, "path", m->model.path);
+	set_text(object, "path", path);
 	set_text(object, "family", m->status == STATUS_OK && m->model.family ? m->model.family->name : NULL);
 	set_text(object, "error", m->why);
 	set_text(object, "device", is_loaded ? loaded.device : *m->where->device ? m->where->device : config->device);

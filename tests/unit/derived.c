@@ -337,8 +337,9 @@ static json_t *original_shape(const char *model, const json_t *from)
 	return shape;
 }
 
-/* A checkpoint of all parts under the names of the original code, as wide as the published one. */
-static bool write_checkpoint(const char *golden, const char *model, const char *to)
+/* A checkpoint of all parts under the names of the original code, as wide as the published one.  mark: another
+ * tensor. */
+static bool write_checkpoint(const char *golden, const char *model, const char *mark, const char *to)
 {
 	char path[500];
 	json_t *names = NULL, *header = json_object(), *shapes = json_object(), *entry;
@@ -354,6 +355,8 @@ static bool write_checkpoint(const char *golden, const char *model, const char *
 		json_object_set_new(shapes, name, original_shape(model, entry));
 	json_array_foreach (json_object_get(json_object_get(names, golden), "ignored"), i, entry)
 		json_object_set_new(shapes, json_string_value(entry), json_pack("[i]", 1));
+	if (mark)
+		json_object_set_new(shapes, mark, json_pack("[i]", 4));
 	add_tensors(header, shapes, "", &end);
 	written = write_hollow(to, header, end);
 	json_decref(names);
@@ -362,7 +365,7 @@ static bool write_checkpoint(const char *golden, const char *model, const char *
 	return written;
 }
 
-static void check_checkpoint(const char *golden, const char *model)
+static void check_checkpoint(const char *golden, const char *model, const char *mark)
 {
 	struct pair p = { .name = model, .shallow = true };
 	char path[500];
@@ -374,7 +377,7 @@ static void check_checkpoint(const char *golden, const char *model)
 		return;
 	}
 	snprintf(path, sizeof path, "%s/whole.ckpt.safetensors", work);
-	prepared = write_checkpoint(golden, model, path) && model_open(path, NULL, &p.derived) == STATUS_OK;
+	prepared = write_checkpoint(golden, model, mark, path) && model_open(path, NULL, &p.derived) == STATUS_OK;
 	snprintf(path, sizeof path, "%s/%s", work, model);
 	prepared = prepared && model_open(path, NULL, &p.published) == STATUS_OK;
 	check_case(prepared, status_text(), "a checkpoint of %s: recognised by its tensors", model);
@@ -401,8 +404,9 @@ int main(void)
 	}
 	free(entries);
 	check_comfy();
-	check_checkpoint("sd15-tiny", "stable-diffusion-v1-5");
-	check_checkpoint("sdxl-tiny", "stable-diffusion-xl-base-1.0");
+	check_checkpoint("sd15-tiny", "stable-diffusion-v1-5", NULL);
+	check_checkpoint("sdxl-tiny", "stable-diffusion-xl-base-1.0", NULL);
+	check_checkpoint("sdxl-tiny", "playground-v2.5-1024px-aesthetic", "edm_mean");
 	shell("rm -rf %s", work);
 	return check_result();
 }
