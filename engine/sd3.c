@@ -446,8 +446,10 @@ static enum status sd3_encode(void *state, struct run *run)
 		TRY(embed_prompt(s, run, i, &text[i]));
 	TRY(parts_need(s->base.parts, PART_TRANSFORMER, run, &part));
 	s->transformer = part;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
 		TRY(sd3_transformer_prompt(s->transformer, run->arena, text[i].rows, text[i].pooled, &s->prompt[i]));
+		s->modulation[i] = (struct sd3_modulation){ 0 }; /* that of the last job has left the arena */
+	}
 	s->calls.count = 0;
 	pipeline_latent_shape(s, run->recipe, shape);
 	return sd3_transformer_positions(s->transformer, run->arena, shape[1], shape[2], &s->positions);
