@@ -15,25 +15,29 @@ static const double RESIDENT_SHARE = 0.4, LIMIT_SHARE = 0.95;
 /* Of a device with memory of its own: the libraries' workspaces and what lies between allocations. */
 static const uint64_t DEVICE_RESERVE = (uint64_t)512 << 20;
 
+/* Which parts of a model are in memory at the same time: all, those of a turn, or those without the autoencoder. */
+enum residence { TOGETHER, TURNS, ALONE, RESIDENCE_COUNT };
+
 enum { PLANS_MAX = 8 };
 
 struct engine {
 	struct kernels *k;
 	struct arena *arena;
 	struct memory_budget memory;
-	bool together; /* of the job under way */
+	bool planned_memory;      /* by plan(), not by the budget alone: of a device with memory of its own */
+	enum residence residence; /* of the job under way */
 	struct planned {
-		char job[160];  /* what decides the memory of a job */
-		bool together;  /* all parts of its model stay in memory */
+		char job[160]; /* what decides the memory of a job */
+		enum residence residence;
 		uint64_t bytes; /* the most it holds then */
 	} planned[PLANS_MAX];   /* the last ones */
 	int n_planned;          /* in all */
 	int n_loaded;
 	struct loaded {
 		struct model model;
-		void *state;         /* of its family */
-		bool together;       /* all its parts may be in memory at once; of a device with memory of its own */
-	} loaded[ENGINE_MODELS_MAX]; /* the last used first */
+		void *state;              /* of its family */
+		enum residence residence; /* on a device with memory of its own */
+	} loaded[ENGINE_MODELS_MAX];      /* the last used first */
 };
 
 const char *stage_name(enum stage s)
@@ -64,12 +68,13 @@ static enum status set_budget(struct engine *e, uint64_t limit)
 {
 	uint64_t memory = (uint64_t)((double)physical_memory() * LIMIT_SHARE), free, total;
 
-	if (kernels_own_memory(e->k)) {
+	e->planned_memory = kernels_own_memory(e->k);
+	if (e->planned_memory) {
 		TRY(kernels_free_memory(e->k, &free, &total));
 		memory = (uint64_t)((double)free * LIMIT_SHARE);
 		kernels_limit_memory(e->k, limit);
 	}
-	if (limit && (limit < memory || !kernels_own_memory(e->k)))
+	if (limit && (limit < memory || !e->planned_memory))
 		memory = limit;
 	e->memory = (struct memory_budget){ .resident = (uint64_t)((double)memory * RESIDENT_SHARE), .limit = memory };
 	return STATUS_OK;
@@ -88,8 +93,8 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
 	if (status == STATUS_OK && options->packed && options->packed_limit > 0)
 		kernels_keep_packed(e->k, options->packed, options->packed_limit);
 	if (status == STATUS_OK)
-		status = arena_open(e->k, kernels_own_memory(e->k) ? e->memory.limit : physical_memory(),
-			&e->arena); /* addresses only */
+		status = arena_open(
+			e->k, e->planned_memory ? e->memory.limit : physical_memory(), &e->arena); /* addresses only */
 	if (status != STATUS_OK) {
 		engine_close(e);
 		return status;
@@ -185,7 +190,7 @@ static uint64_t held_by(const struct engine *e, int n)
 /* Takes those away that were not used for longest until the new one has room beside the others, or is alone. */
 static void make_room(struct engine *e, const struct model *m)
 {
-	const uint64_t room = kernels_own_memory(e->k) ? e->memory.limit : e->memory.resident; /* there, see plan */
+	const uint64_t room = e->planned_memory ? e->memory.limit : e->memory.resident;
 
 	while (e->n_loaded > 0 && (e->n_loaded == ENGINE_MODELS_MAX || held_by(e, e->n_loaded) + bytes_of(e, m) > room))
 		unload(e, e->n_loaded - 1);
@@ -200,9 +205,11 @@ static enum status load(struct engine *e, const struct model *m)
 	make_room(e, m);
 	held = held_by(e, e->n_loaded);
 	budget = (struct memory_budget){ .resident = e->memory.resident - held, .limit = e->memory.limit - held };
-	if (kernels_own_memory(e->k))
-		budget.resident = e->together ? UINT64_MAX : 0;
-	fresh.together = e->together;
+	if (e->planned_memory)
+		budget = (struct memory_budget){ .resident = e->residence == TOGETHER ? UINT64_MAX : 0,
+			.limit = UINT64_MAX,
+			.alone = e->residence == ALONE };
+	fresh.residence = e->residence;
 	TRY(m->family->open(m, e->k, &budget, &fresh.state));
 	e->loaded[e->n_loaded++] = fresh;
 	return STATUS_OK;
@@ -410,11 +417,11 @@ static enum status compute(struct engine *e, struct run *run, struct progress *p
 /* ---- the plan of a job on a device with memory of its own ----------------------------------------------------------
  */
 
-/* The most that the job would hold, by doing it without computing: with all parts of the model in memory together, or
- * with those of one turn alone. */
-static enum status measure(const struct engine *e, const struct engine_job *job, bool together, uint64_t *out)
+/* The most that the job would hold, by doing it without computing. */
+static enum status measure(
+	const struct engine *e, const struct engine_job *job, enum residence residence, uint64_t *out)
 {
-	struct engine dry = { .memory = e->memory, .together = together };
+	struct engine dry = { .memory = e->memory, .planned_memory = true, .residence = residence };
 	struct engine_job quiet = { .model = job->model, .recipe = job->recipe };
 	struct run run = { .recipe = job->recipe };
 	struct progress progress = { .job = &quiet, .run = &run, .since = run_clock() };
@@ -426,10 +433,8 @@ static enum status measure(const struct engine *e, const struct engine_job *job,
 	run.k = dry.k;
 	run.arena = dry.arena;
 	rng_seed(&run.rng, job->recipe->rng, job->recipe->seed);
-	if (status == STATUS_OK) {
-		dry.memory.resident = together ? UINT64_MAX : 0;
+	if (status == STATUS_OK)
 		status = compute(&dry, &run, &progress, &picture);
-	}
 	if (status == STATUS_OK)
 		*out = kernels_memory_peak(dry.k);
 	engine_unload(&dry, NULL);
@@ -441,15 +446,16 @@ static enum status measure(const struct engine *e, const struct engine_job *job,
 static enum status make_plan(const struct engine *e, const struct engine_job *job, struct planned *out)
 {
 	const uint64_t room = e->memory.limit > DEVICE_RESERVE ? e->memory.limit - DEVICE_RESERVE : 0;
-	uint64_t all;
+	uint64_t all = 0;
 
-	TRY(measure(e, job, true, &all));
-	out->together = all <= room;
-	out->bytes = all;
-	if (!out->together)
-		TRY(measure(e, job, false, &out->bytes));
-	if (out->bytes <= room)
-		return STATUS_OK;
+	for (int i = TOGETHER; i < RESIDENCE_COUNT; i++) {
+		out->residence = (enum residence)i;
+		TRY(measure(e, job, out->residence, &out->bytes));
+		if (out->bytes <= room)
+			return STATUS_OK;
+		if (i == TOGETHER)
+			all = out->bytes;
+	}
 	return status_fail(STATUS_NO_MEMORY,
 		"%s: a picture of %d x %d takes %.2f GB of %s in %s, or %.2f GB with the parts of the model in memory "
 		"by "
@@ -485,17 +491,17 @@ static enum status plan(struct engine *e, const struct engine_job *job)
 	uint64_t others = 0;
 	struct planned p;
 
-	if (!kernels_own_memory(e->k))
+	if (!e->planned_memory)
 		return STATUS_OK;
 	TRY(find_plan(e, job, &p));
-	e->together = p.together;
+	e->residence = p.residence;
 	for (int i = 0; i < e->n_loaded; i++)
 		others += strcmp(e->loaded[i].model.identity, own) == 0 ? 0 : bytes_of(e, &e->loaded[i].model);
 	for (int i = e->n_loaded - 1; i >= 0; i--) {
 		const uint64_t bytes = bytes_of(e, &e->loaded[i].model);
 
 		if (strcmp(e->loaded[i].model.identity, own) == 0) {
-			if (e->loaded[i].together && !p.together)
+			if (e->loaded[i].residence < p.residence)
 				unload(e, i);
 		} else if (others + p.bytes + DEVICE_RESERVE > e->memory.limit) {
 			unload(e, i);

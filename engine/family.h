@@ -34,6 +34,7 @@ double run_clock(void);
  * is refused before anything is loaded. */
 struct memory_budget {
 	uint64_t resident, limit;
+	bool alone; /* an autoencoder does not share the memory of the network before it, where not all stays loaded */
 };
 
 struct part_kind;

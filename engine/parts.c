@@ -19,6 +19,7 @@ struct parts {
 	struct lora_set *loras; /* of the loaded parts; NULL: none */
 	struct memo *memo;
 	bool together; /* all turns fit the budget at once */
+	bool alone;    /* else: the last part, an autoencoder, has a turn of its own */
 	struct {
 		struct component component;
 		uint64_t bytes;                    /* once packed */
@@ -71,6 +72,12 @@ static void identify(const struct weights *w, const char *component, char out[MO
 	for (size_t i = 0; i < sizeof digest.digest; i++)
 		snprintf(out + 2 * i, 3, "%02x", digest.digest[i]);
 	XXH3_freeState(state);
+}
+
+/* Whether the parts may be in memory at the same time, where not all may. */
+static bool same_turn(const struct parts *p, int i, int j)
+{
+	return p->kinds[i].turn == p->kinds[j].turn && (!p->alone || i == j || (i < p->n - 1 && j < p->n - 1));
 }
 
 static enum status measure(struct parts *p, int i)
@@ -127,6 +134,7 @@ static enum status plan(struct parts *p, const struct model *m, const struct mem
 		if (turn_bytes(p, p->kinds[i].turn) > budget->limit)
 			return refuse(p, m, budget->limit);
 	p->together = all <= budget->resident;
+	p->alone = budget->alone;
 	return STATUS_OK;
 }
 
@@ -273,7 +281,7 @@ enum status parts_need(struct parts *p, int i, struct run *run, void **out)
 	tell_loras(p, run);
 	if (!p->part[i].loaded) {
 		for (int j = 0; j < p->n && !p->together; j++)
-			if (p->kinds[j].turn != p->kinds[i].turn)
+			if (!same_turn(p, i, j))
 				unload(p, j);
 		TRY(open_part(p, i));
 		run->load_seconds += run_clock() - start;
