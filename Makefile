@@ -78,7 +78,7 @@ endif
 CUDA_ARCHS  ?= 80 86 89 90a 100 120
 CUDA_KNOWN  = $(shell $(CUDA_NVCC) --list-gpu-arch 2>/dev/null | sed 's/compute_//')
 CUDA_USED   = $(foreach a,$(CUDA_ARCHS),$(if $(filter $(a:%a=%),$(CUDA_KNOWN)),$(a)))
-CUDA_FLAGS  = -std=c++17 -O3 -lineinfo --threads 0 -Werror all-warnings -ccbin $(lastword $(CC)) -Xcompiler -fPIC,-Wall,-Wextra,-Wno-unused-parameter \
+CUDA_FLAGS  = -std=c++17 -O3 --threads 0 -Werror all-warnings -ccbin $(lastword $(CC)) -Xfatbin -compress-all -Xcompiler -fPIC,-Wall,-Wextra,-Wno-unused-parameter \
               $(foreach a,$(CUDA_USED),-gencode arch=compute_$(a),code=sm_$(a)) \
               $(foreach a,$(lastword $(CUDA_USED)),-gencode arch=compute_$(a),code=compute_$(a))
 PLUGIN_OBJ := $(patsubst kernels/cuda/%.c,$(BUILD)/cuda/%.o,$(wildcard kernels/cuda/*.c)) \

@@ -47,6 +47,14 @@ refuses "what does not fit is refused before, with the figures" 'takes 0\.[0-9]+
 FAKE_CUDA_MEMORY=128 refuses "so is what the device has no room for" 'of cuda:0.*there are 0\.1' \
 	"$promptfs" generate --device cuda:0 --cache "$top/c" -o "$top/x.png" b
 
+# the plan is made from the shapes, so the aims for real models show without one
+plan() { # DTYPE SIZE WANTED
+	refuses "Z-Image-Turbo at $2 in $1 takes what it should" "$3" "$promptfs" bench --device cuda:0 --dtype "$1" --size "$2" \
+		--model random:z-image-turbo --limit 0 --memory-limit 600M
+}
+plan bf16 1024x1024 'takes 2[0-9]\.[0-9]+ GB.* or 1[0-5]\.[0-9]+ GB with the parts'
+plan fp8 1024x1024 ' or [67]\.[0-9]+ GB with the parts'
+
 # ---- devices
 refuses "a device that is not there" 'cuda:1: there is 1' "$promptfs" generate --device cuda:1 -o "$top/x.png" a
 check "auto takes the GPU" one auto --log info
