@@ -89,7 +89,7 @@ static enum status product_fill(struct product *p, int64_t rows, int64_t side, f
 	for (int64_t i = 0; i < side * side; i++)
 		values[i] = (float)(i * 7919 % 2003) / 1001.5f - 1;
 	host = tensor_view(values, DTYPE_F32, 2, (int64_t[]){ side, side });
-	TRY(kernels_pack_linear(p->k, 1, &host, &p->w));
+	TRY(kernels_pack_block(p->k, 1, &host, &p->w)); /* in 8 bits where weights are */
 	TRY(arena_open(p->k, (size_t)(rows * side) * 8 + 4096, &p->arena));
 	TRY(arena_take(p->arena, kernels_dtype(p->k), 2, (int64_t[]){ rows, side }, &p->op.x));
 	TRY(arena_take(p->arena, kernels_dtype(p->k), 2, (int64_t[]){ rows, side }, &p->op.y));
