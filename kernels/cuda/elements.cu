@@ -45,43 +45,50 @@ template <typename T> struct matrix {
 	}
 };
 
+template <int N, typename T> DEVICE void load(const matrix<T> &m, int64_t row, int64_t at, float out[N])
+{
+	load<N>(m.at(row, at), out);
+}
+
+template <int N, typename T> DEVICE void store(const matrix<T> &m, int64_t row, int64_t at, const float in[N])
+{
+	store<N>(m.at(row, at), in);
+}
+
 /* ---- functions of one or two matrices ---------------------------------------------------------------------------- */
 
-template <typename G, typename U, typename Y, int N> struct glu {
+template <typename X, typename Y, int N> struct glu {
 	enum activation f;
-	matrix<const G> gate;
-	matrix<const U> up;
-	matrix<Y> y;
+	X gate, up;
+	Y y;
 
 	DEVICE void operator()(int64_t row, int64_t at) const
 	{
 		float a[N], b[N];
 
-		load<N>(gate.at(row, at), a);
-		load<N>(up.at(row, at), b);
+		load<N>(gate, row, at, a);
+		load<N>(up, row, at, b);
 #pragma unroll
 		for (int i = 0; i < N; i++)
 			a[i] = activate(f, a[i]) * b[i];
-		store<N>(y.at(row, at), a);
+		store<N>(y, row, at, a);
 	}
 };
 
+/* The feed-forward of every block in bf16 has a kernel of its own. */
 int cuda_glu(cuda_stream stream, enum activation f, const struct tensor *gate, const struct tensor *up,
 	const struct tensor *y)
 {
-	const bool wide = vectors_fit(gate, VECTOR) && vectors_fit(up, VECTOR) && vectors_fit(y, VECTOR);
+	const bool fits = vectors_fit(gate, VECTOR) && vectors_fit(up, VECTOR) && vectors_fit(y, VECTOR);
+	const bool narrow = gate->dtype == DTYPE_BF16 && up->dtype == DTYPE_BF16 && y->dtype == DTYPE_BF16;
 
-	return with_type(gate->dtype, [&](auto g) {
-		return with_type(up->dtype, [&](auto u) {
-			return with_type(y->dtype, [&](auto to) {
-				return with_vector(wide, [&](auto n) {
-					constexpr int N = decltype(n)::value;
+	if (fits && narrow)
+		return each_vector<VECTOR>(
+			stream, y->dim[0], y->dim[1], glu<matrix<const bf16>, matrix<bf16>, VECTOR>{ f, gate, up, y });
+	return with_vector(fits, [&](auto n) {
+		constexpr int N = decltype(n)::value;
 
-					return each_vector<N>(stream, y->dim[0], y->dim[1],
-						glu<decltype(g), decltype(u), decltype(to), N>{ f, gate, up, y });
-				});
-			});
-		});
+		return each_vector<N>(stream, y->dim[0], y->dim[1], glu<any, any, N>{ f, gate, up, y });
 	});
 }
 
@@ -106,78 +113,62 @@ DEVICE float unary_of(enum unary f, float x, float y)
 	return x;
 }
 
-template <typename X, typename Y, int N> struct unary_rows {
+template <int N> struct unary_rows {
 	enum unary f;
-	matrix<const X> x;
-	matrix<Y> y;
+	any x, y;
 
 	DEVICE void operator()(int64_t row, int64_t at) const
 	{
 		float a[N], b[N] = {};
 
-		load<N>(x.at(row, at), a);
+		load<N>(x, row, at, a);
 		if (f >= UNARY_ADD)
-			load<N>(y.at(row, at), b);
+			load<N>(y, row, at, b);
 #pragma unroll
 		for (int i = 0; i < N; i++)
 			a[i] = unary_of(f, a[i], b[i]);
-		store<N>(y.at(row, at), a);
+		store<N>(y, row, at, a);
 	}
 };
 
 int cuda_unary(cuda_stream stream, enum unary f, const struct tensor *x, const struct tensor *y)
 {
-	const bool wide = vectors_fit(x, VECTOR) && vectors_fit(y, VECTOR);
+	return with_vector(vectors_fit(x, VECTOR) && vectors_fit(y, VECTOR), [&](auto n) {
+		constexpr int N = decltype(n)::value;
 
-	return with_type(x->dtype, [&](auto from) {
-		return with_type(y->dtype, [&](auto to) {
-			return with_vector(wide, [&](auto n) {
-				constexpr int N = decltype(n)::value;
-
-				return each_vector<N>(stream, y->dim[0], y->dim[1],
-					unary_rows<decltype(from), decltype(to), N>{ f, x, y });
-			});
-		});
+		return each_vector<N>(stream, y->dim[0], y->dim[1], unary_rows<N>{ f, x, y });
 	});
 }
 
 /* y = f(x + bias) (+ y) */
-template <typename X, typename Y, int N> struct epilogue {
+template <int N> struct epilogue {
 	enum activation f;
 	bool accumulate;
-	matrix<const X> x;
 	const float *bias;
-	matrix<Y> y;
+	any x, y;
 
 	DEVICE void operator()(int64_t row, int64_t at) const
 	{
 		float a[N], add[N], old[N] = {};
 
-		load<N>(x.at(row, at), a);
+		load<N>(x, row, at, a);
 		load_or<N>(bias, at, 0, add);
 		if (accumulate)
-			load<N>(y.at(row, at), old);
+			load<N>(y, row, at, old);
 #pragma unroll
 		for (int i = 0; i < N; i++)
 			a[i] = activate(f, a[i] + add[i]) + old[i];
-		store<N>(y.at(row, at), a);
+		store<N>(y, row, at, a);
 	}
 };
 
 int cuda_epilogue(cuda_stream stream, enum activation f, const struct tensor *x, const float *bias, bool accumulate,
 	const struct tensor *y)
 {
-	const bool wide = vectors_fit(x, VECTOR) && vectors_fit(y, VECTOR) && vectors_fit(bias);
+	return with_vector(vectors_fit(x, VECTOR) && vectors_fit(y, VECTOR) && vectors_fit(bias), [&](auto n) {
+		constexpr int N = decltype(n)::value;
 
-	return with_type(x->dtype, [&](auto from) {
-		return with_type(y->dtype, [&](auto to) {
-			return with_vector(wide, [&](auto n) {
-				constexpr int N = decltype(n)::value;
-
-				return each_vector<N>(stream, y->dim[0], y->dim[1],
-					epilogue<decltype(from), decltype(to), N>{ f, accumulate, x, bias, y });
-			});
-		});
+		return each_vector<N>(stream, y->dim[0], y->dim[1], epilogue<N>{ f, accumulate, bias, x, y });
 	});
 }
 

@@ -113,12 +113,16 @@ static unsigned row_threads(int64_t vectors)
 	return (unsigned)(ceil_div(ceil_div(vectors, turns), WARP) * WARP);
 }
 
-/* f(constant<KEEP>()) for rows of so many vectors. */
-template <typename F> static int with_keep(int64_t vectors, F f)
+/* f(constant<KEEP>()) for rows of so many vectors of N; single values, a rare case, are read again. */
+template <int N, typename F> static int with_keep(int64_t vectors, F f)
 {
-	const int64_t turns = ceil_div(vectors, row_threads(vectors));
+	if constexpr (N == 1) {
+		return f(constant<0>());
+	} else {
+		const int64_t turns = ceil_div(vectors, row_threads(vectors));
 
-	return turns <= 2 ? f(constant<2>()) : turns <= 6 ? f(constant<6>()) : f(constant<0>());
+		return turns <= 2 ? f(constant<2>()) : turns <= 6 ? f(constant<6>()) : f(constant<0>());
+	}
 }
 
 static norm_tables tables_of(const struct norm *op)
@@ -140,7 +144,7 @@ int cuda_norm(cuda_stream stream, const struct norm *op)
 	return with_type(op->x.dtype, [&](auto x) {
 		return with_type(op->y.dtype, [&](auto y) {
 			return with_vector(wide, [&](auto n) {
-				return with_keep(dim / n.value, [&](auto keep) {
+				return with_keep<decltype(n)::value>(dim / n.value, [&](auto keep) {
 					using X = decltype(x);
 					using Y = decltype(y);
 					constexpr int N = decltype(n)::value, KEEP = decltype(keep)::value;
@@ -198,7 +202,7 @@ int cuda_norm_quantized(cuda_stream stream, const struct norm *op, enum quantize
 	return with_type(op->x.dtype, [&](auto x) {
 		return with_code(to, [&](auto code) {
 			return with_vector(wide, [&](auto n) {
-				return with_keep(dim / n.value, [&](auto keep) {
+				return with_keep<decltype(n)::value>(dim / n.value, [&](auto keep) {
 					using X = decltype(x);
 					using Q = decltype(code);
 					constexpr int N = decltype(n)::value, KEEP = decltype(keep)::value;
@@ -245,7 +249,7 @@ int cuda_norm_residual(cuda_stream stream, const struct norm_residual *op)
 
 	return with_type(op->x.dtype, [&](auto x) {
 		return with_vector(wide, [&](auto n) {
-			return with_keep(dim / n.value, [&](auto keep) {
+			return with_keep<decltype(n)::value>(dim / n.value, [&](auto keep) {
 				using X = decltype(x);
 				constexpr int N = decltype(n)::value, KEEP = decltype(keep)::value;
 

@@ -44,8 +44,8 @@ template <typename T> struct neighbourhoods {
 	DEVICE float operator()(int64_t row, int depth) const
 	{
 		const int tap = depth / in, channel = depth % in, half = kernel / 2;
-		const int y = (int)(row / out_w) * stride + tap / kernel - half;
-		const int x = (int)(row % out_w) * stride + tap % kernel - half;
+		const int y = (int)row / out_w * stride + tap / kernel - half;
+		const int x = (int)row % out_w * stride + tap % kernel - half;
 
 		if (y < 0 || y >= seen_h || x < 0 || x >= seen_w)
 			return 0;
@@ -84,6 +84,7 @@ template <typename S> struct plain_sums {
 template <typename F, typename S>
 DEVICE void strip_load(const F &from, int64_t first, int64_t rows, int start, int depth, S *shared)
 {
+#pragma unroll 1
 	for (int i = (int)threadIdx.x; i < TILE * DEPTH; i += SIDE * SIDE) {
 		const int row = i / DEPTH, d = i % DEPTH;
 		const bool inside = first + row < rows && start + d < depth;
@@ -106,6 +107,7 @@ __global__ void __launch_bounds__(SIDE *SIDE) product_kernel(A a, B b, C c, int6
 		strip_load(a, first_row, m, start, depth, left);
 		strip_load(b, first_column, n, start, depth, right);
 		__syncthreads();
+#pragma unroll 4
 		for (int d = 0; d < DEPTH; d++) {
 			const vector<S, PER> u = *(const vector<S, PER> *)(left + d * ROW + ty * PER);
 			const vector<S, PER> v = *(const vector<S, PER> *)(right + d * ROW + tx * PER);
@@ -245,6 +247,7 @@ struct attention_args {
 template <typename T>
 DEVICE void chunk_load(const T *from, int64_t stride, int first, int keys, int start, int head_dim, float *shared)
 {
+#pragma unroll 1
 	for (int i = (int)threadIdx.x; i < KEYS * CHUNK; i += QUERIES * SHARE) {
 		const int key = i / CHUNK, d = i % CHUNK;
 		const bool inside = first + key < keys && start + d < head_dim;
@@ -296,6 +299,7 @@ __global__ void __launch_bounds__(QUERIES *SHARE)
 			__syncthreads();
 			chunk_load(k, op.k_stride[0], first, op.keys, start, op.head_dim, chunk);
 			__syncthreads();
+#pragma unroll 4
 			for (int d = 0; d < CHUNK; d++) {
 				const float x = query[r * (DIM + 1) + start + d];
 
@@ -332,6 +336,7 @@ __global__ void __launch_bounds__(QUERIES *SHARE)
 			__syncthreads();
 			values[2 * i] *= factor;
 			values[2 * i + 1] *= factor;
+#pragma unroll 4
 			for (int key = 0; key < KEYS; key++) {
 				const float p = weight[r * (KEYS + 1) + key];
 

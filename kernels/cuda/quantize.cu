@@ -44,28 +44,25 @@ static bool codes_fit(const void *codes, int64_t dim)
 
 /* ---- a scale for each row ---------------------------------------------------------------------------------------- */
 
-template <typename X> struct plain {
-	const X *x;
-	int64_t stride;
+struct plain {
+	any x;
 
 	template <int N> DEVICE void read(int64_t row, int64_t at, float *v) const
 	{
-		load<N>(x + row * stride + at, v);
+		load<N>(x, row, at, v);
 	}
 };
 
-template <typename G, typename U> struct gated {
+struct gated {
 	enum activation f;
-	const G *gate;
-	const U *up;
-	int64_t gate_stride, up_stride;
+	any gate, up;
 
 	template <int N> DEVICE void read(int64_t row, int64_t at, float *v) const
 	{
 		float u[N];
 
-		load<N>(gate + row * gate_stride + at, v);
-		load<N>(up + row * up_stride + at, u);
+		load<N>(gate, row, at, v);
+		load<N>(up, row, at, u);
 #pragma unroll
 		for (int j = 0; j < N; j++)
 			v[j] = activate(f, v[j]) * u[j];
@@ -111,12 +108,7 @@ static int rows_launch(cuda_stream stream, enum quantized to, bool wide, int64_t
 
 int cuda_quantize_rows(cuda_stream stream, enum quantized to, const struct tensor *x, void *codes, float *scale)
 {
-	return with_type(x->dtype, [&](auto from) {
-		using X = decltype(from);
-		const plain<X> source = { (const X *)x->data, x->stride[0] };
-
-		return rows_launch(stream, to, vectors_fit(x, VECTOR), x->dim[0], x->dim[1], source, codes, scale);
-	});
+	return rows_launch(stream, to, vectors_fit(x, VECTOR), x->dim[0], x->dim[1], plain{ x }, codes, scale);
 }
 
 int cuda_glu_quantized(cuda_stream stream, enum activation f, const struct tensor *gate, const struct tensor *up,
@@ -124,16 +116,7 @@ int cuda_glu_quantized(cuda_stream stream, enum activation f, const struct tenso
 {
 	const bool wide = vectors_fit(gate, VECTOR) && vectors_fit(up, VECTOR);
 
-	return with_type(gate->dtype, [&](auto g) {
-		return with_type(up->dtype, [&](auto u) {
-			using G = decltype(g);
-			using U = decltype(u);
-			const gated<G, U> source = { f, (const G *)gate->data, (const U *)up->data, gate->stride[0],
-				up->stride[0] };
-
-			return rows_launch(stream, to, wide, gate->dim[0], gate->dim[1], source, codes, scale);
-		});
-	});
+	return rows_launch(stream, to, wide, gate->dim[0], gate->dim[1], gated{ f, gate, up }, codes, scale);
 }
 
 /* ---- one scale --------------------------------------------------------------------------------------------------- */
@@ -204,9 +187,9 @@ int cuda_quantize(
 /* ---- after a product of codes ------------------------------------------------------------------------------------ */
 
 /* y = f(sum * row_scale * column_scale + bias) (+ y) */
-template <typename S, typename Y, int N>
+template <typename S, int N>
 __global__ void __launch_bounds__(BLOCK_MAX) scale_kernel(enum activation f, const S *sums, const float *row_scale,
-	const float *column_scale, const float *bias, bool accumulate, int64_t dim, Y *y, int64_t stride)
+	const float *column_scale, const float *bias, bool accumulate, int64_t dim, any y)
 {
 	const int64_t row = blockIdx.x;
 	const float s = row_scale[row];
@@ -217,11 +200,11 @@ __global__ void __launch_bounds__(BLOCK_MAX) scale_kernel(enum activation f, con
 		load<N>(column_scale + at, by);
 		load_or<N>(bias, at, 0, add);
 		if (accumulate)
-			load<N>(y + row * stride + at, old);
+			load<N>(y, row, at, old);
 #pragma unroll
 		for (int j = 0; j < N; j++)
 			v[j] = activate(f, v[j] * s * by[j] + add[j]) + old[j];
-		store<N>(y + row * stride + at, v);
+		store<N>(y, row, at, v);
 	});
 }
 
@@ -231,20 +214,16 @@ int cuda_scale_sums(cuda_stream stream, enum activation f, enum quantized from, 
 	const bool wide = vectors_fit(y, VECTOR) && vectors_fit((const float *)sums) && vectors_fit(column_scale) &&
 			  vectors_fit(bias);
 
-	return with_type(y->dtype, [&](auto to) {
-		return with_vector(wide, [&](auto n) {
-			using Y = decltype(to);
-			constexpr int N = decltype(n)::value;
-			const auto run = [&](auto sum) {
-				using S = decltype(sum);
+	return with_vector(wide, [&](auto n) {
+		constexpr int N = decltype(n)::value;
+		const auto run = [&](auto sum) {
+			using S = decltype(sum);
 
-				return launch(stream, scale_kernel<S, Y, N>, (unsigned)y->dim[0],
-					threads_for(y->dim[1] / N), f, (const S *)sums, row_scale, column_scale, bias,
-					accumulate, y->dim[1], (Y *)y->data, y->stride[0]);
-			};
+			return launch(stream, scale_kernel<S, N>, (unsigned)y->dim[0], threads_for(y->dim[1] / N), f,
+				(const S *)sums, row_scale, column_scale, bias, accumulate, y->dim[1], any(y));
+		};
 
-			return from == QUANTIZED_I8 ? run(int32_t()) : run(float());
-		});
+		return from == QUANTIZED_I8 ? run(int32_t()) : run(float());
 	});
 }
 
