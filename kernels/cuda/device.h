@@ -147,17 +147,17 @@ template <int N, typename T> DEVICE void store(T *p, const float in[N])
 }
 
 /* Values of F32 or BF16, which of them is known when the kernel runs: for what would else be compiled many times. */
-struct any {
+struct either {
 	void *data;
 	int64_t stride; /* of rows */
 	bool wide;      /* F32 */
 
-	any(const struct tensor *t) : data(t->data), stride(t->stride[0]), wide(t->dtype == DTYPE_F32)
+	either(const struct tensor *t) : data(t->data), stride(t->stride[0]), wide(t->dtype == DTYPE_F32)
 	{
 	}
 };
 
-template <int N> DEVICE void load(const any &t, int64_t row, int64_t at, float out[N])
+template <int N> DEVICE void load(const either &t, int64_t row, int64_t at, float out[N])
 {
 	if (t.wide)
 		load<N>((const float *)t.data + row * t.stride + at, out);
@@ -165,7 +165,7 @@ template <int N> DEVICE void load(const any &t, int64_t row, int64_t at, float o
 		load<N>((const bf16 *)t.data + row * t.stride + at, out);
 }
 
-template <int N> DEVICE void store(const any &t, int64_t row, int64_t at, const float in[N])
+template <int N> DEVICE void store(const either &t, int64_t row, int64_t at, const float in[N])
 {
 	if (t.wide)
 		store<N>((float *)t.data + row * t.stride + at, in);

@@ -88,7 +88,7 @@ int cuda_glu(cuda_stream stream, enum activation f, const struct tensor *gate, c
 	return with_vector(fits, [&](auto n) {
 		constexpr int N = decltype(n)::value;
 
-		return each_vector<N>(stream, y->dim[0], y->dim[1], glu<any, any, N>{ f, gate, up, y });
+		return each_vector<N>(stream, y->dim[0], y->dim[1], glu<either, either, N>{ f, gate, up, y });
 	});
 }
 
@@ -115,7 +115,7 @@ DEVICE float unary_of(enum unary f, float x, float y)
 
 template <int N> struct unary_rows {
 	enum unary f;
-	any x, y;
+	either x, y;
 
 	DEVICE void operator()(int64_t row, int64_t at) const
 	{
@@ -145,7 +145,7 @@ template <int N> struct epilogue {
 	enum activation f;
 	bool accumulate;
 	const float *bias;
-	any x, y;
+	either x, y;
 
 	DEVICE void operator()(int64_t row, int64_t at) const
 	{

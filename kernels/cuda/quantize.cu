@@ -45,7 +45,7 @@ static bool codes_fit(const void *codes, int64_t dim)
 /* ---- a scale for each row ---------------------------------------------------------------------------------------- */
 
 struct plain {
-	any x;
+	either x;
 
 	template <int N> DEVICE void read(int64_t row, int64_t at, float *v) const
 	{
@@ -55,7 +55,7 @@ struct plain {
 
 struct gated {
 	enum activation f;
-	any gate, up;
+	either gate, up;
 
 	template <int N> DEVICE void read(int64_t row, int64_t at, float *v) const
 	{
@@ -189,7 +189,7 @@ int cuda_quantize(
 /* y = f(sum * row_scale * column_scale + bias) (+ y) */
 template <typename S, int N>
 __global__ void __launch_bounds__(BLOCK_MAX) scale_kernel(enum activation f, const S *sums, const float *row_scale,
-	const float *column_scale, const float *bias, bool accumulate, int64_t dim, any y)
+	const float *column_scale, const float *bias, bool accumulate, int64_t dim, either y)
 {
 	const int64_t row = blockIdx.x;
 	const float s = row_scale[row];
@@ -220,7 +220,7 @@ int cuda_scale_sums(cuda_stream stream, enum activation f, enum quantized from, 
 			using S = decltype(sum);
 
 			return launch(stream, scale_kernel<S, N>, (unsigned)y->dim[0], threads_for(y->dim[1] / N), f,
-				(const S *)sums, row_scale, column_scale, bias, accumulate, y->dim[1], any(y));
+				(const S *)sums, row_scale, column_scale, bias, accumulate, y->dim[1], either(y));
 		};
 
 		return from == QUANTIZED_I8 ? run(int32_t()) : run(float());
