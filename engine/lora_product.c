@@ -30,15 +30,16 @@ static enum status fail_shape(const struct lora *l, const struct module *m)
 		STATUS_INVALID, "LoRA %s: %s does not have the shape of the model's weight", l->path, m->name);
 }
 
-/* No weight is larger; what a file claims beyond that would overflow in products. */
-static const int64_t side_max = INT64_C(1) << 30, count_max = INT64_C(1) << 38;
+/* No weight has a longer side; what a file claims beyond that would overflow in products. */
+static const int64_t side_max = INT64_C(1) << 30;
 
-static enum status new_matrix(const struct lora *l, int64_t rows, int64_t columns, struct matrix *out)
+/* most: how many values it may have, so that a file cannot ask for more than the weight that it changes. */
+static enum status new_matrix(
+	const struct lora *l, const struct module *m, int64_t most, int64_t rows, int64_t columns, struct matrix *out)
 {
 	*out = (struct matrix){ .rows = rows, .columns = columns, .rank = 2, .dim = { rows, columns } };
-	if (rows > side_max || columns > side_max || rows * columns > count_max)
-		return status_fail(STATUS_INVALID, "LoRA %s: a product of %lld x %lld values", l->path, (long long)rows,
-			(long long)columns);
+	if (rows > side_max || columns > side_max || rows * columns > most)
+		return fail_shape(l, m);
 	out->at = calloc((size_t)(rows * columns) + 1, sizeof *out->at);
 	return out->at ? STATUS_OK : status_fail(STATUS_NO_MEMORY, "LoRA %s: no memory for a product", l->path);
 }
@@ -55,6 +56,9 @@ static enum status read_matrix(const struct lora *l, const char *key, struct mat
 		m->columns *= m->dim[i];
 	return STATUS_OK;
 }
+
+/* A rank above a weight's sides makes factors larger than the weight, but not by much. */
+enum { RANK_EXCESS = 64 };
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
@@ -75,11 +79,11 @@ static const char *find_key(const struct module *m, enum factor f)
 	return f == FACTORS ? NULL : m->key[f];
 }
 
-static enum status turn(const struct lora *l, struct matrix *a)
+static enum status turn(const struct lora *l, const struct module *m, struct matrix *a)
 {
 	struct matrix turned;
 
-	TRY(new_matrix(l, a->columns, a->rows, &turned));
+	TRY(new_matrix(l, m, INT64_MAX, a->columns, a->rows, &turned));
 	for (int64_t i = 0; i < a->rows; i++)
 		for (int64_t j = 0; j < a->columns; j++)
 			turned.at[j * a->rows + i] = a->at[i * a->columns + j];
@@ -109,7 +113,8 @@ static void fold(const struct matrix *mid, const struct matrix *b, struct matrix
 						mid->at[r * mid->columns + s * kernel + k] * b->at[s * inputs + i];
 }
 
-static enum status fold_mid(const struct lora *l, const struct module *m, const char *key, struct matrix *b)
+static enum status fold_mid(
+	const struct lora *l, const struct module *m, const char *key, int64_t most, struct matrix *b)
 {
 	struct matrix mid = { 0 }, folded = { 0 };
 	enum status status = read_matrix(l, key, &mid);
@@ -117,7 +122,8 @@ static enum status fold_mid(const struct lora *l, const struct module *m, const 
 	if (status == STATUS_OK && (mid.rank < 2 || mid.dim[1] != b->rows))
 		status = fail_shape(l, m);
 	if (status == STATUS_OK)
-		status = new_matrix(l, mid.rows, b->columns * (mid.columns / mid.dim[1]), &folded);
+		status = new_matrix(
+			l, m, RANK_EXCESS * most, mid.rows, b->columns * (mid.columns / mid.dim[1]), &folded);
 	if (status == STATUS_OK) {
 		fold(&mid, b, &folded);
 		free(b->at);
@@ -128,8 +134,8 @@ static enum status fold_mid(const struct lora *l, const struct module *m, const 
 }
 
 /* Both factors, ready to be multiplied; *rank is the second one's. */
-static enum status read_pair(const struct lora *l, const struct module *m, const struct product *p, struct matrix *a,
-	struct matrix *b, int64_t *rank)
+static enum status read_pair(const struct lora *l, const struct module *m, const struct product *p, int64_t most,
+	struct matrix *a, struct matrix *b, int64_t *rank)
 {
 	const char *mid = find_key(m, p->mid);
 
@@ -137,15 +143,15 @@ static enum status read_pair(const struct lora *l, const struct module *m, const
 	TRY(read_matrix(l, m->key[p->b], b));
 	*rank = b->rows;
 	if (mid)
-		TRY(fold_mid(l, m, mid, b));
+		TRY(fold_mid(l, m, mid, most, b));
 	if (mid && p->turned)
-		TRY(turn(l, a));
+		TRY(turn(l, m, a));
 	return a->columns == b->rows ? STATUS_OK : fail_shape(l, m);
 }
 
 /* *rank: the product's, or 0 of a whole factor. */
-static enum status read_product(
-	const struct lora *l, const struct module *m, const struct product *p, struct matrix *out, int64_t *rank)
+static enum status read_product(const struct lora *l, const struct module *m, const struct product *p, int64_t most,
+	struct matrix *out, int64_t *rank)
 {
 	const char *whole = find_key(m, p->whole);
 	struct matrix a = { 0 }, b = { 0 };
@@ -154,9 +160,9 @@ static enum status read_product(
 	*rank = 0;
 	if (whole)
 		return read_matrix(l, whole, out);
-	status = read_pair(l, m, p, &a, &b, rank);
+	status = read_pair(l, m, p, most, &a, &b, rank);
 	if (status == STATUS_OK)
-		status = new_matrix(l, a.rows, b.columns, out);
+		status = new_matrix(l, m, most, a.rows, b.columns, out);
 	if (status == STATUS_OK)
 		multiply(&a, &b, out->at);
 	free(a.at);
@@ -164,14 +170,15 @@ static enum status read_product(
 	return status;
 }
 
-static enum status make_hadamard(const struct lora *l, const struct module *m, struct matrix *out, int64_t *rank)
+static enum status make_hadamard(
+	const struct lora *l, const struct module *m, int64_t most, struct matrix *out, int64_t *rank)
 {
 	struct matrix other = { 0 };
 	int64_t second;
-	enum status status = read_product(l, m, &hadamard[0], out, rank);
+	enum status status = read_product(l, m, &hadamard[0], most, out, rank);
 
 	if (status == STATUS_OK)
-		status = read_product(l, m, &hadamard[1], &other, &second);
+		status = read_product(l, m, &hadamard[1], most, &other, &second);
 	if (status == STATUS_OK && (other.rows != out->rows || other.columns != out->columns))
 		status = fail_shape(l, m);
 	for (int64_t i = 0; status == STATUS_OK && i < out->rows * out->columns; i++)
@@ -181,16 +188,17 @@ static enum status make_hadamard(const struct lora *l, const struct module *m, s
 }
 
 /* The kernel of the second one stays last: its columns are repeated as a whole. */
-static enum status make_kronecker(const struct lora *l, const struct module *m, struct matrix *out, int64_t *rank)
+static enum status make_kronecker(
+	const struct lora *l, const struct module *m, int64_t most, struct matrix *out, int64_t *rank)
 {
 	struct matrix a = { 0 }, b = { 0 };
 	int64_t first = 0, second = 0;
-	enum status status = read_product(l, m, &kronecker[0], &a, &first);
+	enum status status = read_product(l, m, &kronecker[0], most, &a, &first);
 
 	if (status == STATUS_OK)
-		status = read_product(l, m, &kronecker[1], &b, &second);
+		status = read_product(l, m, &kronecker[1], most, &b, &second);
 	if (status == STATUS_OK)
-		status = new_matrix(l, a.rows * b.rows, a.columns * b.columns, out);
+		status = new_matrix(l, m, most, a.rows * b.rows, a.columns * b.columns, out);
 	for (int64_t i = 0; status == STATUS_OK && i < out->rows; i++)
 		for (int64_t j = 0; j < out->columns; j++)
 			out->at[i * out->columns + j] = a.at[i / b.rows * a.columns + j / b.columns] *
@@ -202,18 +210,18 @@ static enum status make_kronecker(const struct lora *l, const struct module *m, 
 }
 
 /* What is added at scale 1, in rows and columns of the original weight. */
-static enum status make_change(const struct lora *l, const struct module *m, struct matrix *out)
+static enum status make_change(const struct lora *l, const struct module *m, int64_t most, struct matrix *out)
 {
 	int64_t rank = 0;
 	double by = 1;
 
 	*out = (struct matrix){ 0 };
 	if (m->key[DOWN])
-		TRY(read_product(l, m, &lora_product, out, &rank));
+		TRY(read_product(l, m, &lora_product, most, out, &rank));
 	else if (m->key[HADA_1A])
-		TRY(make_hadamard(l, m, out, &rank));
+		TRY(make_hadamard(l, m, most, out, &rank));
 	else
-		TRY(make_kronecker(l, m, out, &rank));
+		TRY(make_kronecker(l, m, most, out, &rank));
 	/* whole factors have no rank, and their alpha means nothing */
 	if (rank > 0 && !isnan(m->alpha))
 		by = m->alpha / (m->root ? sqrt((double)rank) : (double)rank);
@@ -312,13 +320,13 @@ static void scale_outputs(const struct target *t, const struct matrix *change, c
 	}
 }
 
-static enum status scale_inputs(const struct lora *l, const struct matrix *change, const struct matrix *magnitude,
-	double scale, const struct sum *s)
+static enum status scale_inputs(const struct lora *l, const struct module *m, const struct matrix *change,
+	const struct matrix *magnitude, double scale, const struct sum *s)
 {
 	int64_t inputs = magnitude->rows * magnitude->columns, kernel = s->columns / inputs, n = s->rows * kernel;
 	struct matrix gathered;
 
-	TRY(new_matrix(l, 1, n, &gathered));
+	TRY(new_matrix(l, m, n, 1, n, &gathered));
 	for (int64_t j = 0; j < inputs; j++) {
 		struct group g = { j * kernel, n, kernel, s->columns };
 
@@ -343,7 +351,7 @@ static enum status add_dora(const struct lora *l, const struct module *m, const 
 	enum status status = read_magnitude(l, m, t, change, &magnitude, &per_input);
 
 	if (status == STATUS_OK && per_input && t->how != NAMES_SWAP)
-		status = scale_inputs(l, change, &magnitude, l->scale, s);
+		status = scale_inputs(l, m, change, &magnitude, l->scale, s);
 	else if (status == STATUS_OK && per_input)
 		status = fail_shape(l, m);
 	else if (status == STATUS_OK)
@@ -357,8 +365,9 @@ static enum status add_dora(const struct lora *l, const struct module *m, const 
 static enum status add_one(const struct lora *l, const struct target *t, const struct sum *s)
 {
 	const struct module *m = &l->module[t->module];
+	int64_t most = s->rows * s->columns * (t->of ? t->of : 1); /* of all shares */
 	struct matrix change;
-	enum status status = make_change(l, m, &change);
+	enum status status = make_change(l, m, most, &change);
 
 	if (status == STATUS_OK && !fits(t, &change, s->rows, s->columns))
 		status = fail_shape(l, m);
