@@ -347,7 +347,50 @@ static void check_family(const char *family, bool bf16)
 	free(names);
 }
 
-/* Arguments: the families to check; none: all. */
+/* A case with every part from a checkpoint of the whole model. */
+static void check_checkpoint(const char *file, const char *id)
+{
+	static const char *const parts[] = { "unet_file", "vae_file", "text_encoder_file", "text_encoder_2_file" };
+	char path[4096], tensors[4096], where[512], label[512];
+	json_t *golden = NULL, *args;
+
+	snprintf(path, sizeof path, "%s/cases/%s.json", check_golden(), id);
+	snprintf(tensors, sizeof tensors, "%s/cases/%s.safetensors", check_golden(), id);
+	snprintf(where, sizeof where, "units/single-file/%s", file);
+	snprintf(label, sizeof label, "%s from %s", id, file);
+	if (json_read_object(path, &golden) != STATUS_OK) {
+		check_case(false, status_text(), "%s", path);
+		return;
+	}
+	args = json_object_get(golden, "args");
+	json_object_set_new(golden, "id", json_string(label));
+	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+		if (i < 3 || strncmp(id, "sdxl", 4) == 0)
+			json_object_set_new(args, parts[i], json_string(where));
+	run_case(golden, "ref", "f32", tensors);
+	run_case(golden, "cpu", "f32", tensors);
+	json_decref(golden);
+}
+
+static void check_checkpoints(void)
+{
+	char path[4096];
+	const char *model;
+	json_t *names = NULL, *about, *file;
+	size_t i;
+
+	snprintf(path, sizeof path, "%s/units/single-file/names.json", check_golden());
+	if (json_read_object(path, &names) != STATUS_OK) {
+		printf("skip - checkpoints of whole models: none are there\n");
+		return;
+	}
+	json_object_foreach (names, model, about)
+		json_array_foreach (json_object_get(about, "files"), i, file)
+			check_checkpoint(json_string_value(file), json_string_value(json_object_get(about, "case")));
+	json_decref(names);
+}
+
+/* Arguments: the families to check, or checkpoints; none: all. */
 int main(int argc, char **argv)
 {
 	static const char *const families[] = {
@@ -373,9 +416,14 @@ int main(int argc, char **argv)
 	if (!mkdtemp(scratch))
 		return 1;
 	for (int i = 1; i < argc; i++)
-		check_family(argv[i], bf16);
+		if (strcmp(argv[i], "checkpoints") == 0)
+			check_checkpoints();
+		else
+			check_family(argv[i], bf16);
 	for (size_t i = 0; argc == 1 && i < sizeof families / sizeof families[0]; i++)
 		check_family(families[i], bf16);
+	if (argc == 1)
+		check_checkpoints();
 	rmdir(scratch);
 	return check_result();
 }
