@@ -538,6 +538,7 @@ static enum status open_names(const char *dir, struct weights **out)
 	enum status status;
 
 	TRY(new_weights(dir, 1, &w));
+	w->n_files = 1;
 	w->file[0].path = strdup(dir);
 	status = w->file[0].path ? STATUS_OK : fail_memory(dir);
 	for (size_t i = 0; i < sizeof lists / sizeof lists[0] && status == STATUS_OK; i++)
