@@ -68,7 +68,7 @@ struct backend {
 
 	/* Matrices and convolution kernels: begin sets data, len and layout; then every row [k * kernel * kernel] comes
 	 * once, in order, in blocks of k->dtype in host memory, whatever w->dtype is: to 8 bits the backend brings
-	 * them.  Where pack_rows is NULL, sources are not read at all.  `first` is a multiple of PACK_ROWS for
+	 * them.  Where pack_rows is NULL, sources are not read at all.  `first` is a multiple of PACK_ALIGN for
 	 * matrices; the rows of a convolution come in one block.  A failed pack is ended by weight_free. */
 	enum status (*pack_begin)(struct kernels *k, struct weight *w);
 	/* Where packed values may lie in a file: len and layout alone, as begin sets them; and what the bytes depend on
@@ -101,7 +101,10 @@ struct backend {
 	enum status (*all_finite)(struct kernels *k, struct tensor x, bool *out);
 };
 
-/* A multiple of every block of output channels that oneDNN packs by (16, 24, 32, 48, 64, 96); the staging of the widest
+/* A multiple of every block of output channels that oneDNN packs by (16, 24, 32, 48, 64, 96), and of ours. */
+enum { PACK_ALIGN = 192 };
+
+/* Most rows in one block, a multiple of PACK_ALIGN; the staging of the widest
  * matrices (10240 columns) takes 126 MB in f32. */
 enum { PACK_ROWS = 3072 };
 

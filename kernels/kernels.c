@@ -2,6 +2,7 @@
 #include "kernels/backend.h"
 #include "kernels/plugin.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,15 @@ static bool is_small(enum dtype dtype)
 	return dtype == DTYPE_I8 || dtype == DTYPE_F8_E4M3;
 }
 
+/* Those that this process may run on. */
+static int processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0 ? CPU_COUNT(&set)
+										  : (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 static enum status open_device(const char *device, enum dtype dtype, int threads, struct kernels **out)
 {
 	const struct backend *backend = NULL;
@@ -56,9 +66,7 @@ static enum status open_device(const char *device, enum dtype dtype, int threads
 	k->backend = backend;
 	k->dtype = is_small(dtype) ? DTYPE_OTHER : dtype;
 	k->weight_dtype = is_small(dtype) ? dtype : DTYPE_OTHER;
-	k->threads = threads > 0 ? threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
-	if (k->threads < 1)
-		k->threads = 1;
+	k->threads = threads > 0 ? threads : processors();
 	snprintf(k->device, sizeof k->device, "%s", device);
 	status = backend->open(k);
 	if (k->weight_dtype == DTYPE_OTHER)

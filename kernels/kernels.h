@@ -90,7 +90,7 @@ struct kernels;
 /* device: "ref", "cpu", "auto" (the best present), "cuda:N" (STATUS_UNSUPPORTED without one).  dtype: DTYPE_F32,
  * DTYPE_BF16, or DTYPE_OTHER for the device's default (bf16 where the processor computes in it, else f32), or DTYPE_I8
  * or DTYPE_F8_E4M3: the default with block weights in 8 bits; a dtype that the device lacks is STATUS_UNSUPPORTED.
- * threads: 0 = as many as processors. */
+ * threads: 0 = as many as processors that the process may run on. */
 enum status kernels_open(const char *device, enum dtype dtype, int threads, struct kernels **out);
 void kernels_close(struct kernels *k);             /* NULL is allowed */
 enum dtype kernels_dtype(const struct kernels *k); /* what operands are stored in */

@@ -64,7 +64,8 @@ static enum status pack_block(struct kernels *k, struct weight *w, const struct 
 	return k->backend->pack_rows(k, w, at, count, rows);
 }
 
-/* A block that crosses from one part to the next is gathered in staging. */
+/* A block that crosses from one part to the next is gathered in staging; only those few rows are, since writing new
+ * pages costs more than packing them. */
 static enum status pack_joined(struct kernels *k, struct weight *w, const struct tensor **part, int64_t *done,
 	int64_t at, int64_t count, char *staging)
 {
@@ -88,14 +89,22 @@ static enum status pack_joined(struct kernels *k, struct weight *w, const struct
 	return k->backend->pack_rows(k, w, at, count, staging);
 }
 
+/* Rows to pack next at row `at`, of which `left` are the part's own: as many as fit a block and end at a border. */
+static int64_t run_of(int64_t left, int64_t at, int64_t n)
+{
+	const int64_t count = left < PACK_ROWS ? left : PACK_ROWS;
+
+	return at + count == n ? count : count / PACK_ALIGN * PACK_ALIGN;
+}
+
 static enum status pack_parts(struct kernels *k, struct weight *w, const struct tensor *part, void *staging)
 {
-	int64_t done = 0; /* rows of *part packed already */
+	int64_t done = 0, count; /* done: rows of *part packed already */
 
-	for (int64_t at = 0; at < w->n; at += PACK_ROWS) {
-		int64_t count = w->n - at < PACK_ROWS ? w->n - at : PACK_ROWS;
-
-		if (part->dim[0] - done < count) {
+	for (int64_t at = 0; at < w->n; at += count) {
+		count = run_of(part->dim[0] - done, at, w->n);
+		if (count == 0) {
+			count = w->n - at < PACK_ALIGN ? w->n - at : PACK_ALIGN;
 			TRY(pack_joined(k, w, &part, &done, at, count, staging));
 			continue;
 		}
