@@ -26,6 +26,12 @@ check "the parameters in it" is "$(parameters out.png)" "$(printf 'a red panda\n
 run generate -o again.png "a red panda"
 check "the same bytes again" cmp -s out.png again.png
 check "from the cache: one object" is "$(objects)" 1
+run generate --dtype int8 -o again.png "a red panda"
+check "in int8 it is another object" is "$status $(objects)" "0 2"
+run generate --dtype fp8 -o again.png "a red panda"
+check "fp8 is refused where the device lacks it" has "$err" "no products in fp8; use f32, bf16 or int8"
+run generate --nice 20 -o again.png "a red panda"
+check "a nice level out of range is refused" has "$err" "no whole number from 0 to 19"
 run generate -v -o again.png "a red panda"
 check "-v reports" has "$err" "peak memory"
 check "-v tells the cache" has "$err" "from the cache"
