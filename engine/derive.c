@@ -568,6 +568,21 @@ static const struct kind *kind_of(const char *path, const char *part)
 	return found;
 }
 
+/* What looks like Stable Diffusion 1.x but reads the text of 2.x. */
+static enum status refuse_sd2(const char *path, const char *part)
+{
+	enum { SD2_WIDTH = 1024 };
+	struct weights *w;
+	int64_t width;
+
+	TRY(open_part(path, part, &w));
+	width = size_of(w, arches[UNET].mark, 1);
+	weights_close(w);
+	return width == SD2_WIDTH ? status_fail(STATUS_UNSUPPORTED,
+					    "%s: Stable Diffusion 2 is not supported by this version", path)
+				  : STATUS_OK;
+}
+
 static enum status find_kind(const char *root, const struct kind **out)
 {
 	static const char *const networks[] = { "transformer", "unet" };
@@ -580,7 +595,7 @@ static enum status find_kind(const char *root, const struct kind **out)
 		TRY(search_all(&s, root));
 		*out = s.found ? kind_of(s.path, s.part) : NULL;
 		if (*out)
-			return STATUS_OK;
+			return (*out)->network == UNET ? refuse_sd2(s.path, s.part) : STATUS_OK;
 	}
 	cut_root(root, path);
 	if (is_folder(path))

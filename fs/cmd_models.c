@@ -141,6 +141,8 @@ int cmd_models(int argc, char **argv)
 		dry = true;
 	if (option != -1)
 		code = command_bad_option(name, option, argv);
+	else if (dry && argc == optind && config.model_asked)
+		code = dry_run(&config, 1, (char *[]){ (char *)config.default_model });
 	else if (dry && argc == optind)
 		code = command_usage(name, "--dry-run needs the folder of a model, or its name");
 	else if (dry)

@@ -385,6 +385,40 @@ static void check_checkpoint(const char *golden, const char *model, const char *
 		compare_models(&p);
 }
 
+/* A tokenizer lies beside a network's file, or in the folder above. */
+static void check_tokenizer(void)
+{
+	char path[500], found[PATH_MAX], wanted[500];
+
+	snprintf(path, sizeof path, "%s/comfy/diffusion_models/some-network.safetensors//tokenizer/tokenizer.json",
+		work);
+	check_case(derive_find_tokenizer(path, found) == STATUS_NO_MODEL && strstr(status_text(), "tokenizer"),
+		status_text(), "no tokenizer: it is asked for");
+	snprintf(wanted, sizeof wanted, "%s/comfy/tokenizer/tokenizer.json", work);
+	check_case(shell("mkdir %s/comfy/tokenizer && touch %s", work, wanted) &&
+			   derive_find_tokenizer(path, found) == STATUS_OK && strcmp(found, wanted) == 0,
+		found, "a tokenizer in the folder above");
+	snprintf(wanted, sizeof wanted, "%s/comfy/diffusion_models/tokenizer/tokenizer.json", work);
+	check_case(shell("mkdir %s/comfy/diffusion_models/tokenizer && touch %s", work, wanted) &&
+			   derive_find_tokenizer(path, found) == STATUS_OK && strcmp(found, wanted) == 0,
+		found, "a nearer one wins");
+}
+
+/* Stable Diffusion 2 differs from 1.5 in the width of the text alone, as far as a UNet's names go. */
+static void check_refused(void)
+{
+	char path[500];
+	struct model m;
+	bool prepared = shell("mkdir -p %s/sd2/unet && cp -r %s/stable-diffusion-v1-5 %s/sd2-list && sed -i "
+			      "s/768\\]/1024]/g %s/sd2-list/unet/names.json",
+		work, work, work, work);
+
+	snprintf(path, sizeof path, "%s/sd2/unet/x.safetensors", work);
+	prepared &= write_part("sd2-list", "unet", path);
+	check_case(prepared && model_open(path, NULL, &m) == STATUS_UNSUPPORTED && strstr(status_text(), "Diffusion 2"),
+		status_text(), "Stable Diffusion 2 is refused by its name");
+}
+
 int main(void)
 {
 	struct dirent **entries;
@@ -404,6 +438,8 @@ int main(void)
 	}
 	free(entries);
 	check_comfy();
+	check_tokenizer();
+	check_refused();
 	check_checkpoint("sd15-tiny", "stable-diffusion-v1-5", NULL);
 	check_checkpoint("sdxl-tiny", "stable-diffusion-xl-base-1.0", NULL);
 	check_checkpoint("sdxl-tiny", "playground-v2.5-1024px-aesthetic", "edm_mean");
