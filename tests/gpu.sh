@@ -95,10 +95,13 @@ missing() { # NAME WHY
 	skipped=$((skipped + 1))
 	say "skip - $1: $2"
 }
-check() { # NAME COMMAND...: within the time that is left; its words are in $top/said
+within() { # COMMAND...: within the time that is left
+	timeout "$(left)" "$@"
+}
+check() { # NAME COMMAND...: its words are in $top/said
 	local name=$1 start=$SECONDS
 	shift
-	if timeout "$(left)" "$@" >"$top/said" 2>&1; then
+	if "$@" >"$top/said" 2>&1; then
 		ok "$name ($((SECONDS - start)) s)"
 	else
 		not_ok "$name" "status $?: $(grep -v '^ok' "$top/said" | tail -n 3 | tr '\n' ' ')"
@@ -136,14 +139,14 @@ finish() {
 capability=$(smi compute_cap | tr -d .)
 [ "$capability" = 90 ] && capability=90a
 build() {
-	make -j"$(nproc)" CUDA=1 CUDA_ARCHS="$capability" all "$@"
+	within make -j"$(nproc)" CUDA=1 CUDA_ARCHS="$capability" all "$@"
 }
 
 # ---- check
 one() { # DTYPE WORDS...: a picture of the model in the repository
 	local dtype=$1
 	shift
-	./promptfs generate --device "$device" --dtype "$dtype" --cache "$top/cache.$RANDOM" -o "$top/one.png" "$@"
+	within ./promptfs generate --device "$device" --dtype "$dtype" --cache "$top/cache.$RANDOM" -o "$top/one.png" "$@"
 }
 used() { # MiB of the device
 	smi memory.used
@@ -156,7 +159,7 @@ sanitizer() {
 		missing "compute-sanitizer" "it is not installed (nvidia-cuda-sanitizer-api)"
 		return
 	}
-	check "compute-sanitizer finds nothing in a small picture" "$tool" --tool memcheck --error-exitcode 9 \
+	check "compute-sanitizer finds nothing in a small picture" within "$tool" --tool memcheck --error-exitcode 9 \
 		./promptfs generate --device "$device" --cache "$top/cache.s" --steps 1 --width 64 --height 64 -o "$top/s.png" 'a fox'
 }
 limits() {
@@ -170,12 +173,15 @@ limits() {
 	check "a limit that suffices is kept" one bf16 --memory-limit 1G 'a fox'
 }
 cancelled() {
-	local before after
+	local before after status
 	before=$(used)
 	timeout -s INT 3 ./promptfs generate --device "$device" --steps 1000 --cache "$top/c" -o "$top/x.png" 'a fox' 2>"$top/said"
+	status=$?
 	sleep 1
 	after=$(used)
-	if [ "$after" -le "$before" ]; then
+	if [ $status != 124 ]; then
+		not_ok "a cancelled job" "it ended by itself, status $status: $(tail -n 1 "$top/said")"
+	elif [ "$after" -le "$before" ]; then
 		ok "a cancelled job leaves nothing on the device"
 	else
 		not_ok "a cancelled job leaves nothing on the device" "$before MiB before, $after after"
@@ -212,10 +218,10 @@ in_a_row() {
 run_check() {
 	check "builds without a warning" build build/release/tests/kernels build/release/tests/parity || finish
 	grep -i warning "$top/said" && not_ok "builds without a warning" "see above"
-	check "auto takes the GPU" bash -c "./promptfs models --device auto | grep -q '$device'"
-	check "operations against the reference" env CUDA_LAUNCH_BLOCKING=1 build/release/tests/kernels "$device"
+	check "auto takes the GPU" within bash -c "./promptfs models --device auto | grep -q '$device'"
+	check "operations against the reference" within env CUDA_LAUNCH_BLOCKING=1 build/release/tests/kernels "$device"
 	grep '^not ok' "$top/said" | head -n 20 | tee -a "$report"
-	check "golden cases in f32 and bf16, three of each family" env PROMPTFS_BINARY=./promptfs PARITY_DEVICE="$device" \
+	check "golden cases in f32 and bf16, three of each family" within env PROMPTFS_BINARY=./promptfs PARITY_DEVICE="$device" \
 		PARITY_CASES=3 build/release/tests/parity
 	grep '^not ok' "$top/said" | head -n 20 | tee -a "$report"
 	for dtype in int8 fp8; do
@@ -238,7 +244,7 @@ run_bench() {
 			missing "$m" "no time is left"
 			continue
 		}
-		if check "$m" ./promptfs bench --device "$device" --dtype "$dtype" --model "random:$model" --size "$size" --repeats 3; then
+		if check "$m" within ./promptfs bench --device "$device" --dtype "$dtype" --model "random:$model" --size "$size" --repeats 3; then
 			{ echo "## $model, $size, $dtype"; echo '```'; cat "$top/said"; echo '```'; echo; } | tee -a "$top/table"
 		fi
 	done

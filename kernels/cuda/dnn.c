@@ -7,6 +7,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/graph.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -303,7 +304,7 @@ static bool fits(const struct tensor *t)
 enum status dnn_attention(struct cuda *c, const struct attention *op, bool *done)
 {
 	static const int64_t names[] = { GRAPH_Q, GRAPH_K, GRAPH_V, GRAPH_OUT, GRAPH_SCALE, GRAPH_MINUS, GRAPH_BIAS };
-	float scale = op->scale, minus = -INFINITY;
+	float scale = op->scale, minus = cudnnGetVersion() < 91000 ? -FLT_MAX : -INFINITY; /* what its kernels expect */
 	int64_t bound[7];
 	void *data[7] = { op->q.data, op->k.data, op->v.data, op->out.data, &scale };
 	int n = 5;

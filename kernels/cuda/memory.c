@@ -75,6 +75,7 @@ static void give_back(struct cuda *c, void *data, size_t len)
 {
 	if (!data)
 		return;
+	cudaStreamSynchronize(c->stream); /* something enqueued may still use it */
 	cudaFree(data);
 	c->allocated -= len ? len : 1;
 }
@@ -97,7 +98,7 @@ void cuda_unmap(struct kernels *k, void *data, size_t len)
 enum status cuda_scratch(struct cuda *c, enum scratch which, size_t len, void **out)
 {
 	if (len > c->scratch[which].len) {
-		give_back(c, c->scratch[which].data, c->scratch[which].len); /* waits for whoever uses it */
+		give_back(c, c->scratch[which].data, c->scratch[which].len);
 		kernels_hold(c->k, 0, c->scratch[which].len);
 		c->scratch[which].data = NULL;
 		c->scratch[which].len = 0;

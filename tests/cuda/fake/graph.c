@@ -31,6 +31,11 @@ cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
 	return CUDNN_STATUS_SUCCESS;
 }
 
+size_t cudnnGetVersion(void)
+{
+	return 91900;
+}
+
 const char *cudnnGetErrorString(cudnnStatus_t status)
 {
 	return "an error of the fake";
