@@ -91,7 +91,7 @@ CUDA_HOST  := $(patsubst %.cu,$(BUILD)/%.host.o,$(wildcard kernels/cuda/*.cu)) \
               $(patsubst %.c,$(BUILD)/%.o,$(wildcard kernels/*.c kernels/ref/*.c kernels/cpu/*.c) engine/fp8.c engine/rng.c)
 
 # and the whole backend on it, with a fake of CUDA's libraries; what cuDNN itself thinks of the graphs
-ifeq ($(CUDA_FOUND),yes)
+ifeq ($(CUDA_FOUND) $(VARIANT),yes release)
 FAKE     := $(BUILD)/fake/promptfs-cuda.so
 CUDA_DNN := $(BUILD)/tests/cuda/cudnn
 endif
