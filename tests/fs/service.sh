@@ -50,6 +50,26 @@ if command -v systemd-analyze >/dev/null; then
 else
 	echo "skip - systemd-analyze: not installed"
 fi
+if command -v supervisord >/dev/null; then
+	{
+		printf '[supervisord]\nnodaemon=true\nlogfile=%s/supervisord.log\npidfile=%s/supervisord.pid\n' "$top" "$top"
+		sed "s|/usr/local/bin/promptfs|$(realpath "$promptfs")|; s|/var/lib/promptfs|$store|; s|/var/cache/promptfs|$cache|
+			s|/srv/promptfs|$mnt|; s|/var/log/promptfs.log|$top/supervised.log|; s|--store|--model $model --store|" "$service/supervisord.conf"
+	} >"$top/supervisord.conf"
+	supervisord -c "$top/supervisord.conf" >"$top/supervisord.out" 2>&1 &
+	supervisor=$!
+	check "supervisord starts it" eventually 20 test -e "$status/pid"
+	first=$(server)
+	kill -9 "$first"
+	is_another() { [ -n "$(server)" ] && [ "$(server)" != "$first" ]; }
+	check "and again after kill -9" eventually 20 is_another
+	check "a picture" is_png "$images/a.png"
+	kill $supervisor
+	wait $supervisor
+	is "and ends it" "$(mountpoint -q "$mnt"; echo $?)" 32
+else
+	echo "skip - supervisord: not installed"
+fi
 check "mounts" mount_fs
 echo "before" >"$prompts/r.txt" && cat "$images/r.png" >/dev/null
 if command -v logrotate >/dev/null; then
