@@ -1,6 +1,6 @@
 # Readers that wait together, signals that end a wait and those that do not, and prompts that never wait.
 . "$(dirname "$0")/lib.sh"
-set_delay 150
+set_delay 500
 check "mounts" mount_fs
 cancelled() { metric promptfs_generations_total 'result="cancelled"'; }
 
@@ -76,6 +76,18 @@ check "the second signal counts" eventually 1 is_queue 0
 wait $reader 2>/dev/null
 timeout -s INT 0.3 cat "$images/sk.png" >/dev/null 2>&1
 check "SIGINT ends a wait" eventually 1 is_queue 0
+
+# a deleted prompt detaches only its own name
+echo "deleted under its reader" >"$prompts/x.txt"
+cp "$prompts/x.txt" "$prompts/y.txt"
+cat "$images/x.png" >/dev/null 2>&1 & one=$!
+cat "$images/y.png" >"$top/y.png" & two=$!
+check "both wait" eventually 5 grep -q '[xy].png$' "$status/queue"
+rm "$prompts/x.txt"
+check "the other name gets its picture" wait $two
+check "whole, from one job" is_png "$top/y.png"
+wait $one
+is "the deleted one's image is gone" "$(ls "$images" | grep -c '^x')" 0
 
 # ---- nothing else waits
 set_delay 1500
