@@ -103,7 +103,7 @@ is "the $made pictures read before a death are the same after it" $bad 0
 check "some were" test "$made" -gt 0
 is "none had to be made again" "$(($(generated) - before))" 0
 bad=0 versions=0
-for file in $(ls -t "$top"/versions/*.png | head -n 200); do
+for file in $(ls -t "$top"/versions/*.png | head -n $((rounds * 3))); do
 	versions=$((versions + 1))
 	is_png "$file" 64x64 || bad=$((bad + 1))
 done
