@@ -27,5 +27,6 @@ same() { # PROMPT SEED
 	PY
 }
 check "an English prompt as diffusers paints it" same "a red apple on a yellow background" 7
+check "capitals as diffusers paints them" same "A Red APPLE on a yellow BACKGROUND" 7
 check "a Chinese prompt as diffusers paints it" same "蓝色背景上的熊猫" 2
 finish

@@ -274,7 +274,8 @@ static void check_bad_files(void)
 	json_decref(manifest);
 }
 
-/* A file of one's own: a model of all bytes and the merges a+b, ab+c, with `rest` for the other keys. */
+/* A file of one's own: a model of all bytes, capitals with the ids of small letters, and the merges a+b, ab+c, with
+ * `rest` for the other keys. */
 static enum status open_own(const char *rest, struct tokenizer **out)
 {
 	char path[] = "/tmp/promptfs-tokenizer-XXXXXX";
@@ -286,7 +287,8 @@ static enum status open_own(const char *rest, struct tokenizer **out)
 	for (int byte = 0; byte < 256; byte++) {
 		bool prints = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte != 0xad);
 
-		fprintf(file, ", \"\\u%04x\": %d", prints ? byte : other, byte);
+		fprintf(file, ", \"\\u%04x\": %d", prints ? byte : other,
+			byte >= 'A' && byte <= 'Z' ? byte - 'A' + 'a' : byte);
 		other += !prints;
 	}
 	fprintf(file, "}, \"merges\": [\"a b\", [\"ab\", \"c\"]]}, %s}", rest);
@@ -307,6 +309,7 @@ static void check_own(void)
 	static const struct written cases[] = {
 		{ "merges", "abcab-1", 4, { 257, 256, '-', '1' } },
 		{ "the longest added token, and no merge across", "a<x>b<x><x>y", 5, { 'a', 300, 'b', 300, 301 } },
+		{ "merges go by ids", "ABCAB-A", 4, { 257, 256, '-', 'a' } },
 		{ "bytes without merges", "\xe1\xa0\x8e", 3, { 0xe1, 0xa0, 0x8e } },
 	};
 	struct tokenizer *t = NULL;
@@ -318,7 +321,7 @@ static void check_own(void)
 		return;
 	}
 	CHECK("size counts added tokens", tokenizer_size(t) == 302);
-	check_written(t, 3, cases);
+	check_written(t, 4, cases);
 	tokenizer_close(t);
 }
 
