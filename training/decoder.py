@@ -18,7 +18,7 @@ import data
 from optim import Ema, Muon, save
 from vae import loss_of, psnr
 
-BATCH, LR_MUON, LR_ADAM, NOISE, SHARP = 2, 0.004, 4e-4, 0.06, 2.0
+BATCH, LR_MUON, LR_ADAM, NOISE, SHARP = 2, 0.004, 4e-4, 0.06, 15.0
 
 
 def edges(x):

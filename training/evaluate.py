@@ -112,7 +112,8 @@ class Measure:
         self.wanted = np.stack([feature(t) for t in self.truth])
         self.sheet, self._all = [], None
         rng = np.random.default_rng(11)
-        self.which = {l: rng.choice(len(self.emoji), min(names, len(self.emoji)), replace=False) for l in ("en", "zh")}
+        pick = lambda n: rng.choice(len(self.emoji), min(n, len(self.emoji)), replace=False)
+        self.sample, self.which = pick(min(names, 100)), {l: pick(names) for l in ("en", "zh")}
 
     def make(self, words, seed):
         return draw(self.fast, self.encoder, self.tok, self.vae, words, seed)
@@ -134,7 +135,7 @@ class Measure:
         return self._all
 
     def ceiling(self):
-        which, again = np.concatenate([self.which["en"][:150], self.which["zh"][:150]]), []
+        which, again = self.sample, []
         with torch.no_grad():
             for i in range(0, len(which), 16):
                 x = data.to_model(np.stack([self.truth[j] for j in which[i:i + 16]]))
