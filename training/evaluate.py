@@ -1,10 +1,12 @@
 """Measure a checkpoint: evaluate.py MODEL_DIR DATA [--sheet OUT.png] [--json OUT.json] [--only PARTS] [--names N] [--random N].
 
-Every prompt has a wording that prompts.py does not have, English in four spellings (lower case, First capital, Title Case, CAPITALS);
-seeds are fixed, one pass a step.  A picture is compared, as 16x16 Lab colours and gradient strengths, with the drawings themselves on
+The wordings of `names` are made of words that prompts.py does not have, which is checked; those of `familiar` are whole forms that it does
+not have, of words that it strews about.  English comes in four spellings (lower case, First capital, Title Case, CAPITALS); seeds are
+fixed, one pass a step.  A picture is compared, as 16x16 Lab colours and gradient strengths, with the drawings themselves on
 white; printed is how often the right one is nearest and among the five nearest.  PARTS, all by default:
     ceiling    the drawings through the autoencoder alone
-    names      300 English and 300 Chinese names; the sharpness of their pictures
+    names      300 English and 300 Chinese names in unknown words; the sharpness of their pictures
+    familiar   the same names in familiar words
     bare       100 names a language and nothing else
     grounds    the colour of the ground, twelve names
     colours    the colour of the object, pairs of drawing and colour never trained
@@ -17,6 +19,7 @@ white; printed is how often the right one is nearest and among the five nearest.
 import argparse
 import json
 import pathlib
+import re
 import sys
 
 try:
@@ -34,8 +37,12 @@ import prompts
 from denoiser import draw
 from model import Fast
 
-ENGLISH = ["could you sketch {a} for me", "my favourite {n}", "a lovely {n} all alone", "we need {a} here", "look, {a}", "a nice big {n}", "just {a}", "a portrait of {a}"]
-CHINESE = ["给我看看{n}", "帮我画个{n}吧", "我喜欢{n}", "一幅漂亮的{n}", "大大的{n}", "请给我{n}", "想要{n}的图", "看，{n}"]
+UNKNOWN = {"en": ["kindly depict {a}", "visualise {a}", "behold {a}", "grandma bought {a} yesterday", "whatever happens, remember {a}",
+                  "hopefully somebody discovers {a}", "doodle {a} quickly", "{n}, photographed outdoors"],
+           "zh": ["描绘{n}", "速写{n}", "昨晚梦见{n}", "奶奶买{n}", "送爸爸一份{n}", "窗边摆着{n}", "拍摄到{n}", "赶紧弄{n}"]}
+FAMILIAR = {"en": ["could you sketch {a} for me", "my favourite {n}", "a lovely {n} all alone", "we need {a} here", "look, {a}", "a nice big {n}", "just {a}",
+                   "a portrait of {a}"],
+            "zh": ["给我看看{n}", "帮我画个{n}吧", "我喜欢{n}", "一幅漂亮的{n}", "大大的{n}", "请给我{n}", "想要{n}的图", "看，{n}"]}
 GROUNDS = {"en": ["{a} placed on a {c} background", "{n} standing before a {c} background", "a background in {c} and {a}"],
            "zh": ["{c}背景前面的{n}", "{n}放在{c}背景上", "背景用{c}，画{n}"]}
 COLOURED = {"en": ["look, a {c} {n}", "we need a {n} that is {c}", "my {c} {n}"], "zh": ["看，{c}的{n}", "我喜欢{c}的{n}", "请给我{c}{n}"]}
@@ -94,6 +101,14 @@ def spell(text, n):
     return [text, text[:1].upper() + text[1:], text.title(), text.upper()][n % 4]
 
 
+def known_words():
+    """Words of UNKNOWN that training has after all."""
+    source = pathlib.Path(prompts.__file__).read_text().lower()
+    known = set(re.findall("[a-z]+", source))
+    english = {w for form in UNKNOWN["en"] for w in re.findall("[a-z]+", re.sub("{.}", " ", form)) if w in known}
+    return english | {part for form in UNKNOWN["zh"] for part in form.split("{n}") if part and part in source}
+
+
 def solid(drawing, size=data.SIZE):
     return data.compose(drawing, 255, size).round().astype(np.uint8)
 
@@ -147,9 +162,9 @@ class Measure:
     def energy(self, pictures, which):
         return round(float(np.mean([gradient(p).mean() for p in pictures]) / np.mean([gradient(self.truth[i]).mean() for i in which])), 3)
 
-    def names(self):
+    def names(self, wordings=UNKNOWN):
         out, drawn, whichs = {"drawings": len(self.emoji), "all": len(self.everything())}, [], []
-        for language, forms in ("en", ENGLISH), ("zh", CHINESE):
+        for language, forms in wordings.items():
             which = self.which[language]
             words = [spell(self.words(forms[n % len(forms)], i, language), n // len(forms)) for n, i in enumerate(which)]
             pictures = self.make(words, 1)
@@ -163,6 +178,9 @@ class Measure:
             drawn, whichs, self.sheet = drawn + pictures, whichs + list(which), self.sheet + pictures[:24]
         out["gradient energy"] = self.energy(drawn, whichs)
         return out
+
+    def familiar(self):
+        return self.names(FAMILIAR)
 
     def bare(self):
         return {l: shares([rank(self.wanted, p, i) for p, i in zip(self.make([self.emoji[i].names[l] for i in self.which[l][:100]], 2), self.which[l][:100])])
@@ -270,7 +288,7 @@ class Measure:
         return out
 
 
-PARTS = {"ceiling": Measure.ceiling, "names": Measure.names, "bare": Measure.bare, "grounds": Measure.grounds, "colours": Measure.colours, "pairs": Measure.pairs,
+PARTS = {"ceiling": Measure.ceiling, "names": Measure.names, "familiar": Measure.familiar, "bare": Measure.bare, "grounds": Measure.grounds, "colours": Measure.colours, "pairs": Measure.pairs,
          "words": Measure.written, "random": Measure.random, "seeds": Measure.seeds, "diffusers": Measure.diffusers}
 
 
@@ -282,6 +300,8 @@ def main():
     a = ap.parse_args()
     if not list(pathlib.Path(a.data, "fluent-3d").glob("*.webp")):
         sys.exit(f"evaluate.py: {a.data}/fluent-3d has no drawings; training/README.md says where they come from")
+    if known_words():
+        sys.exit(f"evaluate.py: prompts.py has {', '.join(sorted(known_words()))}: take other words for UNKNOWN")
     measure, result = Measure(a.model, a.data, a.names, a.random), {}
     for part in a.only.split(","):
         result[part] = PARTS[part](measure)
