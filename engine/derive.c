@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/content.h"
 #include "engine/json.h"
 #include "engine/tokenizer.h"
 #include "engine/weights.h"
@@ -583,7 +585,7 @@ static enum status refuse_sd2(const char *path, const char *part)
 				  : STATUS_OK;
 }
 
-static enum status find_kind(const char *root, const struct kind **out)
+static enum status search_kind(const char *root, const struct kind **out)
 {
 	static const char *const networks[] = { "transformer", "unet" };
 	struct weights *w;
@@ -607,6 +609,38 @@ static enum status find_kind(const char *root, const struct kind **out)
 	TRY(weights_open_file(path, &w)); /* says what is wrong with the file */
 	weights_close(w);
 	return status_fail(STATUS_UNSUPPORTED, "%s: its tensors are those of no network that this version knows", path);
+}
+
+/* Of the model asked for last: every prompt asks what its scheduler is, and headers of checkpoints take milliseconds.
+ */
+static struct {
+	pthread_mutex_t lock;
+	char root[PATH_MAX], identity[CONTENT_LEN + 1];
+	const struct kind *kind;
+} known = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static enum status find_kind(const char *root, const struct kind **out)
+{
+	char path[PATH_MAX], identity[CONTENT_LEN + 1];
+	bool found;
+
+	cut_root(root, path);
+	if (content_identify(1, (const char *[]){ path }, identity, NULL) != STATUS_OK)
+		return search_kind(root, out); /* which says why */
+	pthread_mutex_lock(&known.lock);
+	found = strcmp(known.root, path) == 0 && strcmp(known.identity, identity) == 0;
+	if (found)
+		*out = known.kind;
+	pthread_mutex_unlock(&known.lock);
+	if (found)
+		return STATUS_OK;
+	TRY(search_kind(root, out));
+	pthread_mutex_lock(&known.lock);
+	strcpy(known.root, path);
+	strcpy(known.identity, identity);
+	known.kind = *out;
+	pthread_mutex_unlock(&known.lock);
+	return STATUS_OK;
 }
 
 static enum status find_in(const struct kind *kind, const char *root, const char *part, struct search *out)

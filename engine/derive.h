@@ -5,6 +5,8 @@
  *
  * The path of such a model ends in a slash, so what lies below it has "//" in its path and need not exist:
  * "/models/flux1-dev.safetensors//scheduler/scheduler_config.json".  What does exist there wins.
+ *
+ * Threads: any.  The model asked for last is remembered, until its files change.
  */
 #ifndef PROMPTFS_ENGINE_DERIVE_H
 #define PROMPTFS_ENGINE_DERIVE_H
