@@ -27,7 +27,7 @@ struct engine {
 	bool planned_memory;      /* by plan(), not by the budget alone: of a device with memory of its own */
 	enum residence residence; /* of the job under way */
 	struct planned {
-		char job[160]; /* what decides the memory of a job */
+		char job[RECIPE_KEY_LEN + 1]; /* what decides the memory of a job */
 		enum residence residence;
 		uint64_t bytes; /* the most it holds then */
 	} planned[PLANS_MAX];   /* the last ones */
@@ -414,8 +414,7 @@ static enum status compute(struct engine *e, struct run *run, struct progress *p
 	return check_finite(e, *picture, "decoded pixels");
 }
 
-/* ---- the plan of a job on a device with memory of its own ----------------------------------------------------------
- */
+/* ---- the plan of a job on a device with memory of its own ------------------------------------------------------- */
 
 /* The most that the job would hold, by doing it without computing. */
 static enum status measure(
@@ -457,23 +456,38 @@ static enum status make_plan(const struct engine *e, const struct engine_job *jo
 			all = out->bytes;
 	}
 	return status_fail(STATUS_NO_MEMORY,
-		"%s: a picture of %d x %d takes %.2f GB of %s in %s, or %.2f GB with the parts of the model in memory "
-		"by "
-		"turns; there are %.2f GB (a smaller size, a smaller --dtype or a higher memory limit helps)",
+		"%s: a picture of %d x %d takes %.2f GB of %s in %s, or %.2f GB with the parts of the model in "
+		"memory by turns; there are %.2f GB (a smaller size, a smaller --dtype or a higher memory limit helps)",
 		job->model->path, job->recipe->width, job->recipe->height, (double)(all + DEVICE_RESERVE) / 1e9,
 		engine_device(e), dtype_name(kernels_weight_dtype(e->k)), (double)(out->bytes + DEVICE_RESERVE) / 1e9,
 		(double)e->memory.limit / 1e9);
 }
 
+/* Of everything but the words, of which the length alone counts, and the seed. */
+static enum status plan_key(const struct engine_job *job, char out[RECIPE_KEY_LEN + 1])
+{
+	const struct recipe *r = job->recipe;
+	struct recipe like = *r;
+	struct bytes text = { 0 };
+	enum status status;
+
+	like.prompt = like.negative = NULL;
+	like.seed = 0;
+	status = recipe_canonical(&like, job->model->identity, "", RECIPE_BY_HASH, &text);
+	if (status == STATUS_OK)
+		status = bytes_print(
+			&text, "%zu + %zu bytes of words\n", strlen(r->prompt), r->negative ? strlen(r->negative) : 0);
+	if (status == STATUS_OK)
+		recipe_key(text.data, text.len, out);
+	bytes_free(&text);
+	return status;
+}
+
 /* The plan of an equal job, if one of the last was equal, or a new one. */
 static enum status find_plan(struct engine *e, const struct engine_job *job, struct planned *out)
 {
-	const struct recipe *r = job->recipe;
-
 	*out = (struct planned){ 0 };
-	snprintf(out->job, sizeof out->job, "%s %d x %d, %zu + %zu bytes of words, %d loras, %d sets",
-		job->model->identity, r->width, r->height, strlen(r->prompt), r->negative ? strlen(r->negative) : 0,
-		r->n_loras, r->n_sets);
+	TRY(plan_key(job, out->job));
 	for (int i = 0; i < PLANS_MAX; i++)
 		if (strcmp(e->planned[i].job, out->job) == 0) {
 			*out = e->planned[i];

@@ -39,39 +39,24 @@ void memo_free(struct memo *m)
 	free(m);
 }
 
-/* Every text with its length in front, so that no two recipes give the same bytes. */
-static enum status add_text(struct bytes *b, const char *text)
-{
-	return text ? bytes_print(b, "%zu:%s\n", strlen(text), text) : bytes_print(b, "-\n");
-}
-
-static enum status add_recipe(struct bytes *b, const struct recipe *r, int sign)
-{
-	TRY(bytes_print(b, "%d\n", sign));
-	TRY(add_text(b, sign == 0 ? r->prompt : r->negative));
-	for (int i = 0; i < r->n_sets; i++) {
-		TRY(add_text(b, r->sets[i].name));
-		TRY(add_text(b, r->sets[i].value));
-	}
-	for (int i = 0; i < r->n_loras; i++) {
-		const struct recipe_lora *l = &r->loras[i];
-
-		TRY(bytes_print(b, "%.17g\n", l->scale));
-		TRY(add_text(b, l->path ? l->path : l->name));
-		TRY(add_text(b, l->identity));
-		TRY(add_text(b, l->hash));
-	}
-	return STATUS_OK;
-}
-
+/* Of the recipe without what encoders do not read. */
 static enum status make_key(const struct recipe *r, int sign, XXH128_hash_t *out)
 {
-	struct bytes b = { 0 };
-	enum status s = add_recipe(&b, r, sign);
+	struct recipe words = *r;
+	struct bytes text = { 0 };
+	enum status s;
 
+	words.prompt = sign == 0 ? r->prompt : r->negative;
+	words.negative = NULL;
+	words.width = words.height = words.steps = 0;
+	words.guidance = 0;
+	words.sampler[0] = 0;
+	words.seed = 0;
+	words.rng = 0;
+	s = recipe_canonical(&words, sign == 0 ? "prompt" : "negative", "", RECIPE_BY_HASH, &text);
 	if (s == STATUS_OK)
-		*out = XXH3_128bits(b.data, b.len);
-	bytes_free(&b);
+		*out = XXH3_128bits(text.data, text.len);
+	bytes_free(&text);
 	return s;
 }
 
