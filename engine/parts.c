@@ -4,13 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <xxhash.h>
 
 #include "engine/bytes.h"
+#include "engine/content.h"
 #include "engine/lora.h"
 #include "engine/survey.h"
 #include "engine/weights.h"
+
+enum { PART_IDENTITY_LEN = 32 + 1 + CONTENT_LEN };
 
 struct parts {
 	struct kernels *k;
@@ -22,9 +23,9 @@ struct parts {
 	bool alone;    /* else: the last part, an autoencoder, has a turn of its own */
 	struct {
 		struct component component;
-		uint64_t bytes;                    /* once packed */
-		char identity[MODEL_HASH_LEN + 1]; /* of the files that hold its weights */
-		void *loaded;                      /* NULL while not */
+		uint64_t bytes;                       /* once packed */
+		char identity[PART_IDENTITY_LEN + 1]; /* of the files that hold its weights */
+		void *loaded;                         /* NULL while not */
 	} part[PARTS_MAX];
 	struct component beside[PARTS_MAX]; /* that LoRAs may change too, kept by another struct parts */
 	int n_beside;
@@ -41,37 +42,24 @@ static enum status measure_random(struct parts *p, int i)
 	return status;
 }
 
-/* Of all files: place, size and times; and the names of the tensors, of which a file may hold several parts. */
-static void identify(const struct weights *w, const char *component, char out[MODEL_HASH_LEN + 1])
+/* Of the files that hold its tensors; "": not known.  A file may hold several parts: the names tell them apart. */
+static void identify(const struct weights *w, const char *component, char out[PART_IDENTITY_LEN + 1])
 {
-	XXH3_state_t *state = XXH3_createState();
-	const char *last = "";
-	XXH128_canonical_t digest;
+	const int64_t count = weights_count(w);
+	const char **paths = calloc((size_t)count + 1, sizeof *paths);
+	char files[CONTENT_LEN + 1];
+	int n = 0;
 
-	out[0] = 0;
-	if (!state)
-		return;
-	XXH3_128bits_reset(state);
-	XXH3_128bits_update(state, component, strlen(component) + 1);
-	for (int64_t i = 0; i < weights_count(w); i++) {
-		const char *name = weights_name(w, i), *path = weights_path(w, name);
-		struct stat st = { 0 };
+	for (int64_t i = 0; paths && i < count; i++) {
+		const char *path = weights_path(w, weights_name(w, i));
 
-		XXH3_128bits_update(state, name, strlen(name) + 1);
-		if (strcmp(path, last) == 0)
-			continue;
-		last = path;
-		if (stat(path, &st) == 0) {
-			const int64_t values[] = { (int64_t)st.st_dev, (int64_t)st.st_ino, st.st_size,
-				st.st_mtim.tv_sec, st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec };
-
-			XXH3_128bits_update(state, values, sizeof values);
-		}
+		if (n == 0 || strcmp(path, paths[n - 1]) != 0)
+			paths[n++] = path;
 	}
-	XXH128_canonicalFromHash(&digest, XXH3_128bits_digest(state));
-	for (size_t i = 0; i < sizeof digest.digest; i++)
-		snprintf(out + 2 * i, 3, "%02x", digest.digest[i]);
-	XXH3_freeState(state);
+	out[0] = 0;
+	if (n > 0 && content_identify(n, paths, files, NULL) == STATUS_OK)
+		snprintf(out, PART_IDENTITY_LEN + 1, "%s %s", component, files);
+	free(paths);
 }
 
 /* Whether the parts may be in memory at the same time, where not all may. */
