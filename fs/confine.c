@@ -96,23 +96,13 @@ static int add_object(struct dl_phdr_info *info, size_t size, void *list)
 	return 0;
 }
 
-/* The plugin of GPUs, which a worker loads from beside the program, and where it keeps measurements (kernels/plugin.c).
- */
+/* The plugin of GPUs, which a worker loads, and where it keeps measurements. */
 static void add_gpu(struct list *l)
 {
-	const char *plugin = getenv("PROMPTFS_CUDA");
 	char path[PATH_MAX];
-	ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	char *slash;
 
-	if (plugin)
-		add(l, plugin, SANDBOX_READ, false);
-	path[len > 0 ? len : 0] = '\0';
-	slash = strrchr(path, '/');
-	if (slash && (size_t)(slash - path) + sizeof("/promptfs-cuda.so") <= sizeof(path)) {
-		strcpy(slash, "/promptfs-cuda.so");
+	if (kernels_plugin_file(path, sizeof(path)))
 		add(l, path, SANDBOX_READ, false);
-	}
 	if (access("/dev/nvidiactl", F_OK) == 0 && kernels_tuning_folder(path, sizeof(path)))
 		add(l, path, SANDBOX_ADD, false);
 }

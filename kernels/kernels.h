@@ -111,6 +111,8 @@ void kernels_list(char *out, size_t size);
 
 /* The folder where devices keep what they measured, made if need be: $XDG_CACHE_HOME/promptfs/tuning.  False: none. */
 bool kernels_tuning_folder(char *out, size_t size);
+/* Where the backend of GPUs lies, a shared object of its own.  False: nowhere. */
+bool kernels_plugin_file(char *out, size_t size);
 
 /* Whether the device has memory of its own; then the bytes that are free there and all it has, else those of the host.
  * The limit is kept by the device's memory functions: STATUS_NO_MEMORY with the figures. */

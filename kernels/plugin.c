@@ -35,11 +35,13 @@ static bool program_folder(char out[PATH_MAX])
 }
 
 /* Test programs lie one folder below the program. */
-static bool find_file(char *out, size_t size)
+bool kernels_plugin_file(char *out, size_t size)
 {
+	const char *given = getenv("PROMPTFS_CUDA"), *const below[] = { "", "/.." };
 	char folder[PATH_MAX];
-	const char *const below[] = { "", "/.." };
 
+	if (given && *given)
+		return snprintf(out, size, "%s", given) < (int)size;
 	for (int i = 0; i < 2 && program_folder(folder); i++)
 		if (snprintf(out, size, "%s%s/%s", folder, below[i], name) < (int)size && access(out, R_OK) == 0)
 			return true;
@@ -74,11 +76,9 @@ static enum status load(const struct plugin **out)
 	const char *given = getenv("PROMPTFS_CUDA");
 	char path[PATH_MAX];
 
-	if (given && *given)
-		return open_file(given, out);
-	if (!dlopen(driver, RTLD_NOW | RTLD_GLOBAL))
+	if (!(given && *given) && !dlopen(driver, RTLD_NOW | RTLD_GLOBAL))
 		return status_fail(STATUS_UNSUPPORTED, "there is no NVIDIA driver (%s)", driver);
-	if (!find_file(path, sizeof path))
+	if (!kernels_plugin_file(path, sizeof path))
 		return status_fail(STATUS_UNSUPPORTED,
 			"there is an NVIDIA driver, but promptfs was built without CUDA (no %s); see README: GPU",
 			name);
