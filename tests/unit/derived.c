@@ -15,20 +15,9 @@
 #include "engine/unet.h"
 #include "engine/zimage_transformer.h"
 #include "tests/unit/check.h"
+#include "tests/unit/shell.h"
 
 static char work[] = "/tmp/promptfs-derived-XXXXXX";
-
-static bool shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static bool shell(const char *format, ...)
-{
-	char command[2000];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(command, sizeof command, format, args);
-	va_end(args);
-	return system(command) == 0;
-}
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
 

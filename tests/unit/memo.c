@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/family.h"
 #include "tests/unit/check.h"
+#include "tests/unit/shell.h"
 
 static const char *const models[] = { "zimage-tiny", "zimage-base-tiny", "flux-dev-tiny", "sd3-tiny", "sd15-tiny",
 	"sdxl-tiny", "kandinsky-2-2-tiny" };
@@ -117,18 +118,6 @@ static void check_setting(const char *name, const struct model *m, const char *s
 	engine_close(e);
 	bytes_free(&png);
 	bytes_free(&fresh);
-}
-
-static bool shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static bool shell(const char *format, ...)
-{
-	va_list args;
-	char command[2000];
-
-	va_start(args, format);
-	vsnprintf(command, sizeof command, format, args);
-	va_end(args);
-	return system(command) == 0;
 }
 
 /* A limit that makes the parts take turns: they stay together in four tenths of it.  The files hold 2 or 4 bytes a

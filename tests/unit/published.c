@@ -7,20 +7,9 @@
 #include "engine/family.h"
 #include "engine/survey.h"
 #include "tests/unit/check.h"
+#include "tests/unit/shell.h"
 
 static char work[] = "/tmp/promptfs-published-XXXXXX";
-
-static bool shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static bool shell(const char *format, ...)
-{
-	char command[2000];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(command, sizeof command, format, args);
-	va_end(args);
-	return system(command) == 0;
-}
 
 /* All parts of a model together. */
 struct sum {
