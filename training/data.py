@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 256       # width and height of a picture
 OBJECT = 224     # width and height of the drawing in it
@@ -82,25 +82,19 @@ def load_drawing(data_dir, code, size=OBJECT):
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS) if image.size != (size, size) else image)
 
 
-def compose(drawing, ground, size=SIZE):
-    """A premultiplied drawing centred on a ground (a colour or a picture): float RGB 0..255, size x size x 3."""
-    out = np.empty((size, size, 3), np.float32)
-    out[:] = ground
-    a = (size - drawing.shape[0]) // 2
-    part = out[a:a + drawing.shape[0], a:a + drawing.shape[1]]
-    part *= 1 - drawing[..., 3:].astype(np.float32) / 255
-    part += drawing[..., :3]
-    return out.clip(0, 255)
+def compose(drawing, ground, width=SIZE, height=SIZE):
+    """A premultiplied drawing in the middle of a ground (a colour or a picture): float RGB 0..255, height x width x 3."""
+    return scene([(drawing, width // 2, height // 2)], ground, width, height)
 
 
-def scene(parts, ground, size=SIZE):
+def scene(parts, ground, width=SIZE, height=SIZE):
     """Premultiplied drawings, each with the place of its middle (x, y), one over the other on a ground."""
-    out = np.empty((size, size, 3), np.float32)
+    out = np.empty((height, width, 3), np.float32)
     out[:] = ground
     for drawing, x, y in parts:
         h, w = drawing.shape[:2]
         x, y = x - w // 2, y - h // 2
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, size), min(y + h, size)
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
         piece, part = drawing[y0 - y:y1 - y, x0 - x:x1 - x], out[y0:y1, x0:x1]
         part *= 1 - piece[..., 3:].astype(np.float32) / 255
         part += piece[..., :3]
@@ -133,6 +127,33 @@ def recolour(drawing, colour, hue):
     hsv[..., 2] *= brightness
     rgb = np.asarray(Image.fromarray(hsv.clip(0, 255).astype(np.uint8), "HSV").convert("RGB"))
     return np.concatenate([np.minimum(rgb, drawing[..., 3:]), drawing[..., 3:]], -1)
+
+
+# What can be written, and on what: nothing, or a sign.
+WRITTEN = ["hello", "love", "happy", "cat", "yes", "no", "good", "sun", "tea", "zoo", "hi", "ok", "stop", "go", "open", "bye", "wow", "cool", "joy", "fun", "peace", "home", "thanks", "welcome",
+           "福", "春", "你好", "新春快乐", "爱", "猫", "平安", "大吉", "喜", "茶", "谢谢", "早安", "晚安", "生日快乐", "恭喜发财", "欢迎", "加油", "中国", "财", "寿"]
+INK, PAPER, FRAME = (24, 24, 26), (252, 236, 200), (120, 70, 32)
+
+
+def written_font(word, width, height):
+    """The largest font in which the word is at most so wide, and its size at most the height."""
+    fonts = sorted(pathlib.Path("/usr/share/fonts").rglob("DejaVuSans-Bold.ttf" if word.isascii() else "NotoSansCJK-Bold.ttc"))
+    if not fonts:
+        raise FileNotFoundError("no font for written words: install fonts-dejavu-core and fonts-noto-cjk")
+    one = ImageFont.truetype(str(fonts[0]), 100)
+    x0, _, x1, _ = one.getbbox(word)
+    return one.font_variant(size=int(min(height, 100 * width / (x1 - x0))))
+
+
+def written(word, sign, ground):
+    """A word in the middle of a ground, or of a sign on it: float RGB 0..255; and where its letters are (x0, y0, x1, y1)."""
+    image = Image.new("RGB", (SIZE, SIZE), tuple(int(c) for c in ground))
+    drawing, font, middle = ImageDraw.Draw(image), written_font(word, *((180, 96) if sign else (220, 140))), (SIZE // 2, SIZE // 2)
+    if sign:
+        drawing.rounded_rectangle((16, 48, SIZE - 17, SIZE - 49), 20, PAPER, FRAME, 10)
+    ink = INK if sign or sum(ground) > 380 else (255, 255, 255)
+    drawing.text(middle, word, font=font, fill=ink, anchor="mm")
+    return np.asarray(image).astype(np.float32), drawing.textbbox(middle, word, font=font, anchor="mm")
 
 
 def held_out(*what):

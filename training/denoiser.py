@@ -15,64 +15,40 @@ from diffusers import AutoencoderKL
 from tokenizers import Tokenizer
 
 import data
-import prompts
 import text
+from examples import Examples
 from model import SHIFT, Fast, new_transformer, sample, sigmas
 from optim import Ema, Muon, decay, save
 
-BATCH, ROWS, LONG_ROWS, LONG_SHARE, EMPTY, RECOLOURED = 48, 32, 64, 0.15, 0.08, 0.08
+BATCH, ROWS, LONG_ROWS, LONG_SHARE, OBLONG_SHARE = 48, 32, 64, 0.12, 0.07
 RATES = dict(muon=0.04, adam=1e-3, text=4e-4, ema=0.995, start=0.3)
 DISTIL = dict(muon=0.008, adam=4e-4, text=2e-4, ema=0.98, start=0.2)
 GUIDANCE, ASIDE = 1.5, 0.1
 SHOWN = ["a cat face", "汽车", "a guitar", "A RED HEART", "西瓜在紫色背景上", "a book", "请画一只熊猫，粉色背景", "a mushroom on a brown background",
-         "Please draw a rocket on a yellow background.", "一条鱼", "tiger face, green background", "bicycle", "一张生日蛋糕的图片，红色背景", "smiling face", "a drawing of an octopus",
+         "Please draw a rocket on a yellow background.", "tiger face, green background", "bicycle", "一张生日蛋糕的图片，红色背景", "a green heart", "the word love", "a cat face to the left of a red apple", "上面是太阳，下面是汽车",
          "I want a picture of a sunflower on a light blue background, simple and clean, soft light and smooth round shapes"]
 
 
 class Batches:
-    """Latents and prompts, every drawing equally often."""
+    """Latents and prompts.  Captions have 32 rows, or 64 in a share of the batches; a share of the batches is wide or tall."""
 
-    def __init__(self, emoji, stored, tok, seed, recoloured=None):
-        self.emoji, self.tok, self.rng, self.recoloured = emoji, tok, np.random.default_rng(seed), recoloured
-        self.latents, self.grounds = stored["latents"], stored["grounds"].numpy()
-        self.order = []
-
-    def pick(self):
-        if not self.order:
-            self.order = list(self.rng.permutation(len(self.emoji)))
-        return int(self.order.pop())
+    def __init__(self, source, tok):
+        self.source, self.tok = source, tok
 
     def next(self):
-        """x0, ids, lengths, (drawing, colour; -1 where the heads have nothing to learn), plain prompts (None where there is none).
-
-        Captions have 32 rows, or 64 in a share of the batches.
-        """
-        rng, long = self.rng, self.rng.random() < LONG_SHARE
+        """x0, ids, lengths, lessons, plain prompts."""
+        rng, pad = self.source.rng, self.tok.token_to_id("<|endoftext|>")
+        shape = ("wide", "tall")[rng.integers(2)] if rng.random() < OBLONG_SHARE else "square"
+        long = shape == "square" and rng.random() < LONG_SHARE
         rows = LONG_ROWS if long else ROWS
-        x0, ids, lengths, what, plain = [], [], [], [], []
-        while len(x0) < BATCH:
-            more = int(rng.integers(2, 4)) if long else int(rng.random() < 0.05)
-            if self.recoloured and rng.random() < RECOLOURED:
-                k = int(rng.integers(len(self.recoloured["what"])))
-                i, own, ground = self.recoloured["what"][k].tolist()
-                words = prompts.prompt(rng, self.emoji[i], data.COLOUR_NAMES[ground], more=more, own=data.COLOUR_NAMES[own])
-                latent, told, simply = self.recoloured["latents"][k], (-1, -1), None
-            else:
-                i = self.pick()
-                k = 0 if rng.random() < 0.35 else int(rng.integers(1, self.grounds.shape[1]))
-                ground = self.grounds[i, k]
-                words = "" if not long and rng.random() < EMPTY else prompts.prompt(rng, self.emoji[i], data.COLOUR_NAMES[ground], more=more)
-                latent, told = self.latents[i, k], (i, ground) if words else (-1, -1)
-                simply = prompts.plain(rng, self.emoji[i], data.COLOUR_NAMES[ground]) if words else ""
-            one, n = text.tokenize(self.tok, [words])
-            if n[0] > rows:
-                continue
-            ids.append(F.pad(one[0], (0, rows - int(n[0])), value=self.tok.token_to_id("<|endoftext|>")))
-            lengths.append(n[0])
-            x0.append(latent)
-            what.append(told)
-            plain.append(simply)
-        return torch.stack(x0).float(), torch.stack(ids), torch.stack(lengths), torch.tensor(what), plain
+        some, ids, lengths = [], [], []
+        while len(some) < BATCH:
+            one = self.source.next(shape, int(rng.integers(2, 4)) if long else int(rng.random() < 0.05))
+            tokens, n = text.tokenize(self.tok, [one.words])
+            if n[0] <= rows:
+                ids.append(F.pad(tokens[0], (0, rows - int(n[0])), value=pad))
+                lengths.append(n[0]), some.append(one)
+        return torch.stack([e.latent for e in some]).float(), torch.stack(ids), torch.stack(lengths), torch.tensor([e.lesson for e in some]), [e.plain for e in some]
 
 
 class Teacher:
@@ -81,7 +57,7 @@ class Teacher:
     def __init__(self, work, compiled):
         self.tok = Tokenizer.from_file(str(work / "tokenizer/tokenizer.json"))
         self.encoder, transformer = text.new_encoder(self.tok), new_transformer()
-        load_averages(torch.load(work / "denoiser.pt"), self.encoder, transformer)
+        text.load_averages(torch.load(work / "denoiser.pt"), self.encoder, transformer)
         for m in self.encoder, transformer:
             m.requires_grad_(False)
         self.fast = Fast(transformer, compiled=compiled)
@@ -94,20 +70,9 @@ class Teacher:
 
     @torch.no_grad()
     def guidance(self, x, t, plain):
-        """sure - unsure; nothing where there is no plain prompt."""
-        known = torch.tensor([p is not None for p in plain])[:, None, None, None]
-        sure = self.fast.forward(x, t, self.caption([p or "" for p in plain]), self.weights)
-        unsure = self.fast.forward(x, t, self.empty.expand(len(x), -1, -1).contiguous(), self.weights)
-        return torch.where(known, sure - unsure, 0)
-
-
-def trained(encoder, transformer):
-    return [p for l in encoder.layers[:-1] for p in l.parameters()] + [encoder.embed_tokens.weight] + list(transformer.parameters())
-
-
-def load_averages(state, encoder, transformer):
-    for p, v in zip(trained(encoder, transformer), state["ema"]["shadow"]):
-        p.data.copy_(v)
+        """What the plain prompts add to the empty one."""
+        sure = self.fast.forward(x, t, self.caption(plain), self.weights)
+        return sure - self.fast.forward(x, t, self.empty.expand(len(x), -1, -1).contiguous(), self.weights)
 
 
 def features(encoder, tok, texts, rows=ROWS):
@@ -117,14 +82,13 @@ def features(encoder, tok, texts, rows=ROWS):
 
 
 @torch.no_grad()
-def draw(fast, encoder, tok, vae, words, seed=0, steps=8, guidance=0.0, batch=32):
-    """uint8 pictures for a list of prompts (of at most 56 tokens)."""
+def draw(fast, encoder, tok, vae, words, seed=0, steps=8, guidance=0.0, batch=32, width=data.SIZE, height=data.SIZE):
+    """uint8 pictures for a list of prompts (of at most 96 tokens with those of the template)."""
     out = []
     generator = torch.Generator().manual_seed(seed)
-    side = data.SIZE // 16
     for i in range(0, len(words), batch):
         some = words[i:i + batch]
-        noise = torch.randn(len(some), fast.model.config.in_channels, side, side, generator=generator)
+        noise = torch.randn(len(some), fast.model.config.in_channels, height // 16, width // 16, generator=generator)
         _, lengths = text.tokenize(tok, some)
         latents = torch.empty_like(noise)
         for rows, lo in ((ROWS, 0), (LONG_ROWS, ROWS), (96, LONG_ROWS)):
@@ -151,15 +115,13 @@ def main():
     rates, name = (DISTIL, "distilled") if a.distil else (RATES, "denoiser")
     ckpt = a.work / f"{name}.pt"
     tok = Tokenizer.from_file(str(a.work / "tokenizer/tokenizer.json"))
-    emoji, stored = data.load_emoji(a.data), torch.load(a.work / "latents.pt")
-    assert stored["codes"] == [e.code for e in emoji]
+    emoji = data.load_emoji(a.data)
     vae = AutoencoderKL.from_pretrained(a.work / "vae").eval()
-    encoder, transformer, heads = text.new_encoder(tok), new_transformer(), text.new_heads()
-    want, _ = text.targets(stored["latents"][:, 0])
+    encoder, transformer, heads = text.new_encoder(tok), new_transformer(), text.Heads()
     teacher = Teacher(a.teacher or a.work, a.compile) if a.distil else None
     if a.distil and not a.after:
         s = torch.load(a.work / "denoiser.pt")
-        load_averages(s, encoder, transformer)
+        text.load_averages(s, encoder, transformer)
     else:
         s = torch.load(a.work / "text.pt")
         encoder.load_state_dict(s["model"])
@@ -173,35 +135,34 @@ def main():
     wide = [p for n, p in transformer.named_parameters() if p.ndim == 2 and ("attention.to_" in n or "feed_forward" in n)]
     ids = {id(p) for p in wide}
     rest = [p for p in transformer.parameters() if id(p) not in ids]
-    words = [p for l in encoder.layers[:-1] for p in l.parameters()] + [encoder.embed_tokens.weight]
+    words = text.trained(encoder)
     muon = Muon(wide, rates["muon"])
     adam = torch.optim.Adam([dict(params=rest, base=rates["adam"]), dict(params=words, base=rates["text"]), dict(params=heads.parameters(), base=rates["text"])], betas=(0.9, 0.98), fused=True)
-    everything = trained(encoder, transformer)
+    everything = words + list(transformer.parameters())
     ema, step, wall, cpu = Ema(everything, rates["ema"]), 0, 0.0, 0.0
     if ckpt.exists():
         s = torch.load(ckpt)
         step, wall, cpu = s["step"], s["wall"], s["cpu"]
         for o, k in (encoder, "encoder"), (transformer, "transformer"), (heads, "heads"), (muon, "muon"), (adam, "adam"), (ema, "ema"):
             o.load_state_dict(s[k])
-    more = a.work / "recoloured.pt"
-    batches = Batches(emoji, stored, tok, 1000 + step, torch.load(more) if more.exists() else None)
+    source = Examples(emoji, a.work, 77)
+    want, _ = text.targets(source.pictures, len(emoji))
+    batches = Batches(source, tok)
+    held = batches.next()
+    fixed = torch.randn(held[0].shape, generator=torch.Generator().manual_seed(9))
+    source.rng = np.random.default_rng(1000 + step)
     torch.manual_seed(1000 + step)
-
-    held = Batches(emoji, stored, tok, 77)
-    held = [held.next() for _ in range(1)]
-    fixed = torch.randn(len(held), *held[0][0].shape, generator=torch.Generator().manual_seed(9))
 
     @torch.no_grad()
     def validate():
         """Velocity MSE at the eight sigmas of inference on fixed pictures; at sigma 1 alone."""
-        w, losses = eager.weights(), torch.zeros(8)
-        for (x0, i, n, _, _), noise in zip(held, fixed):
-            with torch.autocast("cpu", torch.bfloat16):
-                f = text.encode(encoder, i)
-            c = eager.caption(w, f, n)
-            for k, s in enumerate(sigmas()[:-1]):
-                v = eager.forward((1 - s) * x0 + s * noise, (1 - s).expand(len(x0)), c, w)
-                losses[k] += F.mse_loss(v, x0 - noise) / len(held)
+        w, losses, (x0, i, n, _, _) = eager.weights(), torch.zeros(8), held
+        with torch.autocast("cpu", torch.bfloat16):
+            f = text.encode(encoder, i)
+        c = eager.caption(w, f, n)
+        for k, s in enumerate(sigmas()[:-1]):
+            v = eager.forward((1 - s) * x0 + s * fixed, (1 - s).expand(len(x0)), c, w)
+            losses[k] = F.mse_loss(v, x0 - fixed)
         return f"validation {losses.mean():.4f}, at sigma 1 {losses[0]:.4f}"
 
     def show():
@@ -222,7 +183,7 @@ def main():
         muon.param_groups[0]["lr"] = rates["muon"] * rate
         for g in adam.param_groups:
             g["lr"] = g["base"] * rate
-        x0, i, n, what, plain = batches.next()
+        x0, i, n, lessons, plain = batches.next()
         u = (torch.rand(1) + torch.arange(BATCH) / BATCH) % 1  # stratified
         s = SHIFT * u / (1 + (SHIFT - 1) * u)
         noise = torch.randn_like(x0)
@@ -234,9 +195,7 @@ def main():
         with torch.autocast("cpu", torch.bfloat16):
             f = text.encode(encoder, i)
         loss = F.mse_loss(fast.forward(x, 1 - s, fast.caption(w, f, n), w), target)
-        some = what[:, 0] >= 0
-        says, colour = text.read(heads, f[some], n[some])  # the text encoder goes on with what it was taught first
-        aside = F.mse_loss(says, want[what[some, 0]]) + 0.1 * F.cross_entropy(colour, what[some, 1])
+        aside = heads.loss(f, n, lessons, want)  # the text encoder goes on with what it was taught first
         (loss + ASIDE * aside).backward()
         torch.nn.utils.clip_grad_norm_(rest + words, 1.0)
         muon.step(), adam.step(), ema.update()

@@ -11,7 +11,8 @@ white; printed is how often the right one is nearest and among the five nearest.
     grounds    the colour of the ground, twelve names
     colours    the colour of the object, pairs of drawing and colour never trained
     pairs      two objects, pairs never trained: both there, and where they were asked for
-    words      written words: correlation with the rendered glyphs (needs a font with Chinese for those)
+    words      written words, plainly and on a sign: correlation with the rendered glyphs (needs fonts-dejavu-core and fonts-noto-cjk)
+    sizes      60 names at 384x256 and 256x384
     random     1,000 prompts, empty, very long and nonsense ones among them: nothing constant, saturated, noisy or NaN
     seeds      how far apart two seeds are
     diffusers  two pictures by diffusers' ZImagePipeline, compared with ours
@@ -26,7 +27,6 @@ try:
     import numpy as np
     import torch
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
-    from PIL import Image, ImageDraw, ImageFont
     from tokenizers import Tokenizer
     from transformers import Qwen3Model
 except ImportError as missing:
@@ -34,25 +34,10 @@ except ImportError as missing:
 
 import data
 import prompts
+import wordings
 from denoiser import draw
 from model import Fast
 
-UNKNOWN = {"en": ["kindly depict {a}", "visualise {a}", "behold {a}", "grandma bought {a} yesterday", "whatever happens, remember {a}",
-                  "hopefully somebody discovers {a}", "doodle {a} quickly", "{n}, photographed outdoors"],
-           "zh": ["描绘{n}", "速写{n}", "昨晚梦见{n}", "奶奶买{n}", "送爸爸一份{n}", "窗边摆着{n}", "拍摄到{n}", "赶紧弄{n}"]}
-FAMILIAR = {"en": ["could you sketch {a} for me", "my favourite {n}", "a lovely {n} all alone", "we need {a} here", "look, {a}", "a nice big {n}", "just {a}",
-                   "a portrait of {a}"],
-            "zh": ["给我看看{n}", "帮我画个{n}吧", "我喜欢{n}", "一幅漂亮的{n}", "大大的{n}", "请给我{n}", "想要{n}的图", "看，{n}"]}
-GROUNDS = {"en": ["{a} placed on a {c} background", "{n} standing before a {c} background", "a background in {c} and {a}"],
-           "zh": ["{c}背景前面的{n}", "{n}放在{c}背景上", "背景用{c}，画{n}"]}
-COLOURED = {"en": ["look, a {c} {n}", "we need a {n} that is {c}", "my {c} {n}"], "zh": ["看，{c}的{n}", "我喜欢{c}的{n}", "请给我{c}{n}"]}
-PAIRS = {("en", "beside"): ["look, {a} to the left of {b}", "we need {b} on the right side of {a}"],
-         ("en", "over"): ["look, {a} above {b}", "we need {b} underneath {a}"],
-         ("zh", "beside"): ["看，{a}在{b}的左边", "请给我{a}，右边是{b}"], ("zh", "over"): ["看，{a}在{b}的上面", "请给我{a}，下面是{b}"]}
-WORDS = ["hello", "love", "happy", "cat", "yes", "no", "good", "sun", "tea", "zoo", "福", "春", "你好", "新春快乐", "爱", "猫", "平安", "大吉", "喜", "茶"]
-WRITTEN = {"en": ["the word {w}", "a sign saying {w}"], "zh": ["“{w}”字", "写着{w}的牌子"]}
-ODD = ["", " ", "asdf qwer zxcv", "12345", "the meaning of life", "一", "？？？", "🙂", "a cat and a dog and a bird", "BLUE", "x" * 100, "很" * 60,
-       "Draw nothing at all, please", "un éléphant dans un jardin", "SELECT * FROM pictures;", "a red heart " * 12]
 SPELLINGS = ("lower case", "First capital", "Title Case", "CAPITALS")
 
 
@@ -105,12 +90,12 @@ def known_words():
     """Words of UNKNOWN that training has after all."""
     source = pathlib.Path(prompts.__file__).read_text().lower()
     known = set(re.findall("[a-z]+", source))
-    english = {w for form in UNKNOWN["en"] for w in re.findall("[a-z]+", re.sub("{.}", " ", form)) if w in known}
-    return english | {part for form in UNKNOWN["zh"] for part in form.split("{n}") if part and part in source}
+    english = {w for form in wordings.UNKNOWN["en"] for w in re.findall("[a-z]+", re.sub("{.}", " ", form)) if w in known}
+    return english | {part for form in wordings.UNKNOWN["zh"] for part in form.split("{n}") if part and part in source}
 
 
 def solid(drawing, size=data.SIZE):
-    return data.compose(drawing, 255, size).round().astype(np.uint8)
+    return data.compose(drawing, 255, size, size).round().astype(np.uint8)
 
 
 # ---- the parts --------------------------------------------------------------------------------------------------------
@@ -130,8 +115,8 @@ class Measure:
         pick = lambda n: rng.choice(len(self.emoji), min(n, len(self.emoji)), replace=False)
         self.sample, self.which = pick(min(names, 100)), {l: pick(names) for l in ("en", "zh")}
 
-    def make(self, words, seed):
-        return draw(self.fast, self.encoder, self.tok, self.vae, words, seed)
+    def make(self, words, seed, width=data.SIZE, height=data.SIZE):
+        return draw(self.fast, self.encoder, self.tok, self.vae, words, seed, width=width, height=height)
 
     def words(self, form, i, language, **more):
         name = self.emoji[i].names[language]
@@ -162,9 +147,9 @@ class Measure:
     def energy(self, pictures, which):
         return round(float(np.mean([gradient(p).mean() for p in pictures]) / np.mean([gradient(self.truth[i]).mean() for i in which])), 3)
 
-    def names(self, wordings=UNKNOWN):
+    def names(self, asked=wordings.UNKNOWN):
         out, drawn, whichs = {"drawings": len(self.emoji), "all": len(self.everything())}, [], []
-        for language, forms in wordings.items():
+        for language, forms in asked.items():
             which = self.which[language]
             words = [spell(self.words(forms[n % len(forms)], i, language), n // len(forms)) for n, i in enumerate(which)]
             pictures = self.make(words, 1)
@@ -180,7 +165,7 @@ class Measure:
         return out
 
     def familiar(self):
-        return self.names(FAMILIAR)
+        return self.names(wordings.FAMILIAR)
 
     def bare(self):
         return {l: shares([rank(self.wanted, p, i) for p, i in zip(self.make([self.emoji[i].names[l] for i in self.which[l][:100]], 2), self.which[l][:100])])
@@ -190,7 +175,7 @@ class Measure:
         right, n, rng = 0, 0, np.random.default_rng(12)
         for language in "en", "zh":
             which, colours = rng.choice(len(self.emoji), 96, replace=False), 1 + np.arange(96) % 12
-            words = [self.words(GROUNDS[language][k % 3], i, language, c=self.colour(data.COLOUR_NAMES[c], language)) for k, (i, c) in enumerate(zip(which, colours))]
+            words = [self.words(wordings.GROUNDS[language][k % 3], i, language, c=self.colour(data.COLOUR_NAMES[c], language)) for k, (i, c) in enumerate(zip(which, colours))]
             pictures = self.make(words, 3)
             for p, c in zip(pictures, colours):
                 border = np.concatenate([p[:8].reshape(-1, 3), p[-8:].reshape(-1, 3)]).astype(float)
@@ -210,7 +195,7 @@ class Measure:
             if hue is not None and held and len(tests) < 80:
                 tests.append((i, list(data.HUES).index(held[0]), np.stack([feature(solid(d)) for d in [data.recolour(drawing, c, hue) for c in data.HUES] + [drawing]])))
         languages = ["en" if k % 2 else "zh" for k in range(len(tests))]
-        words = [self.words(COLOURED[l][k // 2 % 3], i, l, c=self.colour(list(data.HUES)[c], l)) for k, (l, (i, c, _)) in enumerate(zip(languages, tests))]
+        words = [self.words(wordings.COLOURED[l][k // 2 % 3], i, l, c=self.colour(list(data.HUES)[c], l)) for k, (l, (i, c, _)) in enumerate(zip(languages, tests))]
         pictures = self.make(words, 6)
         self.sheet += pictures[:12]
         return {"right": round(float(np.mean([rank(w, p, c) == 0 for p, (_, c, w) in zip(pictures, tests)])), 3), "of": len(tests)}
@@ -225,7 +210,7 @@ class Measure:
         words = []
         for k, (i, j, l, place) in enumerate(tests):
             name = lambda x: prompts.article(self.emoji[x].names[l]) if l == "en" else self.emoji[x].names[l]
-            words.append(PAIRS[l, place][k // 4 % 2].format(a=name(i), b=name(j)))
+            words.append(wordings.PAIRS[l, place][k // 4 % 2].format(a=name(i), b=name(j)))
         pictures, both, placed = self.make(words, 7), 0, 0
         for p, (i, j, l, place) in zip(pictures, tests):
             near = [[rank(small, np.ascontiguousarray(p[max(0, min(128, y - 64)):][:128, max(0, min(128, x - 64)):][:, :128]), k) < 10 for x, y in data.PLACES[place]] for k in (i, j)]
@@ -235,25 +220,27 @@ class Measure:
         return {"both there": round(both / len(tests), 3), "of them as asked": round(placed / both, 3) if both else None, "of": len(tests)}
 
     def written(self):
-        font = self.font()
-        tests = [w for w in WORDS if font or w.isascii()]
-        words = [WRITTEN["en" if w.isascii() else "zh"][k % 2].format(w=w) for k, w in enumerate(tests)]
+        """Where the letters should be: correlation of the brightness with theirs."""
+        tests = [(w, k % 2) for k, w in enumerate(data.WRITTEN[:10] + [w for w in data.WRITTEN if not w.isascii()][:10])]
+        words = [wordings.WRITTEN["en" if w.isascii() else "zh"][sign].format(w=w) for w, sign in tests]
         pictures, found = self.make(words, 8), []
-        for p, w in zip(pictures, tests):
-            image = Image.new("L", (data.SIZE, data.SIZE), 255)
-            kind = ImageFont.truetype(font or "DejaVuSans.ttf", min(128, 220 // len(w) if not w.isascii() else 340 // len(w)))
-            ImageDraw.Draw(image).text((128, 128), w, font=kind, fill=0, anchor="mm")
-            found.append(abs(np.corrcoef(gray(p).ravel(), np.asarray(image, np.float32).ravel())[0, 1]))
-        self.sheet += pictures[:12]
-        return {"correlation": round(float(np.nanmean(found)), 3), "of": len(tests), "Chinese": bool(font)}
+        for p, (w, sign) in zip(pictures, tests):
+            truth, (x0, y0, x1, y1) = data.written(w, sign, data.PALETTE[0])
+            found.append(np.corrcoef(gray(p)[int(y0):int(y1), int(x0):int(x1)].ravel(), gray(truth)[int(y0):int(y1), int(x0):int(x1)].ravel())[0, 1])
+        self.sheet += pictures
+        return {"correlation": round(float(np.nanmean(found)), 3), "of": len(tests), "Chinese": round(float(np.nanmean(found[10:])), 3)}
 
-    @staticmethod
-    def font():
-        found = sorted(pathlib.Path("/usr/share/fonts").rglob("*CJK*.tt[cf]"))
-        return str(found[0]) if found else None
+    def sizes(self):
+        """Recall at 3:2 and 2:3: the square in the middle is compared."""
+        out, which = {}, self.sample[:60]
+        for name, width, height in ("384x256", 384, 256), ("256x384", 256, 384):
+            words = [self.words(wordings.FAMILIAR[l][n % 8], i, l) for n, i in enumerate(which) for l in [("en", "zh")[n % 2]]]
+            pictures = [p[(height - 256) // 2:][:256, (width - 256) // 2:][:, :256] for p in self.make(words, 9, width, height)]
+            out[name] = shares([rank(self.wanted, np.ascontiguousarray(p), i) for p, i in zip(pictures, which)])
+        return out
 
     def random(self):
-        rng, odd = np.random.default_rng(15), list(ODD)
+        rng, odd = np.random.default_rng(15), list(wordings.ODD)
         while len(odd) < self.n_random:
             language = "en" if rng.random() < 0.5 else "zh"
             some = [self.emoji[j].names[language] for j in rng.choice(len(self.emoji), int(rng.integers(1, 5)), replace=False)]
@@ -289,7 +276,7 @@ class Measure:
 
 
 PARTS = {"ceiling": Measure.ceiling, "names": Measure.names, "familiar": Measure.familiar, "bare": Measure.bare, "grounds": Measure.grounds, "colours": Measure.colours, "pairs": Measure.pairs,
-         "words": Measure.written, "random": Measure.random, "seeds": Measure.seeds, "diffusers": Measure.diffusers}
+         "words": Measure.written, "sizes": Measure.sizes, "random": Measure.random, "seeds": Measure.seeds, "diffusers": Measure.diffusers}
 
 
 def main():
@@ -301,7 +288,7 @@ def main():
     if not list(pathlib.Path(a.data, "fluent-3d").glob("*.webp")):
         sys.exit(f"evaluate.py: {a.data}/fluent-3d has no drawings; training/README.md says where they come from")
     if known_words():
-        sys.exit(f"evaluate.py: prompts.py has {', '.join(sorted(known_words()))}: take other words for UNKNOWN")
+        sys.exit(f"evaluate.py: prompts.py has {', '.join(sorted(known_words()))}: take other words for wordings.UNKNOWN")
     measure, result = Measure(a.model, a.data, a.names, a.random), {}
     for part in a.only.split(","):
         result[part] = PARTS[part](measure)

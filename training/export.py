@@ -30,9 +30,7 @@ def main():
     tok = Tokenizer.from_file(str(a.work / "tokenizer/tokenizer.json"))
     encoder, transformer = text.new_encoder(tok), new_transformer()
     state = torch.load(a.work / f"{a.stage}.pt")
-    trained = [p for l in encoder.layers[:-1] for p in l.parameters()] + [encoder.embed_tokens.weight] + list(transformer.parameters())
-    for p, v in zip(trained, state["ema"]["shadow"]):
-        p.data.copy_(v)
+    text.load_averages(state, encoder, transformer)
     final = a.work / "vae-final"
     vae = AutoencoderKL.from_pretrained(final if final.exists() else a.work / "vae")
     for name, module in ("text_encoder", encoder), ("transformer", transformer), ("vae", vae):

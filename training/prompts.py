@@ -3,6 +3,8 @@ import numpy as np
 
 import data
 
+STRANGE = 0.45  # share of the prompts with words that training may never show twice
+
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"  # what Qwen3's chat template makes of one user message
 CHAT_TOKENS, TAIL = 8, 5                                          # tokens of it, and those of them after the prompt
 
@@ -30,12 +32,12 @@ AFTER = ["please", "for me", "for us", "for my friend", "thanks", "now", "today"
 # Words that say nothing about what is drawn: strewn about, they teach the text encoder to look for the name.
 WORDS = """about after again all almost also always am and any are around as at away be because been before being better both bring but by came can come could day did do does doing done down
 each even ever every everyone few find first for from full gave get give go going good got great had half has have her here him his how i if in into is it its just keep kind know
-last let like little long look looks lots made make many maybe me mine more most much must my near need never next no not now of off often on once only or other our out over own part
-people perhaps place please put quite rather really right said same say see seem set she should show since so some something soon still such sure take than thank that the their them then
-there these they thing things think this those though thought through time to today together too took tried try under until up us use used very wait want was way we well went were what when
-where which while who why will wish with without would yes yet you your beautiful nice lovely pretty big small tiny large huge left right above below beside between behind front two three
-four several pair row group top bottom corner centre center middle side favourite favorite sketch portrait photo scene art style picture image drawing painting render icon lots single alone
-standing sitting lying placed put hanging floating holding looking plain solid empty background backdrop ground wall colour color coloured colored dark light gradient written word text sign""".split()
+last let like little long look looks lots made make many maybe me mine more most much must my near need never next no not now of off often on once only or other our out own part
+people perhaps place please put quite rather really said same say see seem set she should show since so some something soon still such sure take than thank that the their them then
+there these they thing things think this those though thought through time to today together too took tried try until up us use used very wait want was way we well went were what when
+where which while who why will wish with without would yes yet you your beautiful nice lovely pretty big small tiny large huge 
+corner centre center middle favourite favorite sketch portrait photo scene art style picture image drawing painting render icon lots single alone
+standing sitting lying placed put hanging floating holding looking plain solid empty background backdrop ground wall colour color coloured colored dark light gradient """.split()
 ENGLISH_GROUND = ["{x} on a {c} background"] * 4 + ["{x} on {c}", "{x} against a {c} background", "{x} with a {c} background", "{x}, {c} background",
                   "{x} in front of a {c} background", "{x} over a {c} backdrop", "{x} on a plain {c} background", "{x} with {c} behind it",
                   "{x}; the background is {c}", "{x}. the background is {c}", "on a {c} background, {x}", "{c} background, {x}", "on {c}: {x}",
@@ -59,6 +61,20 @@ CHINESE_AFTER = ["吗", "好吗", "谢谢", "的图片", "的图像", "的照片
                  "，简洁", "，放在中间", "，写实风格", "，光线柔和", "和别的什么都没有", "给我的朋友", "，可以吗", "就好"]
 CHINESE_WORDS = list("我你他她的了是在有这那也都就很还要把给让和与吧呢啊吗请想来去做能可会好看") + ["一下", "今天", "现在", "我们", "你们", "大家", "这里", "那里", "什么", "非常", "一起", "已经", "可以", "应该", "喜欢", "觉得", "知道",
                  "时候", "东西", "地方", "样子", "漂亮", "真好看", "特别", "随便", "或者", "因为", "所以", "如果", "最好", "一点", "图", "画面", "风格"]
+# Where two drawings are: {x} is left of or above {y}.
+RELATIONS = {
+    "en": {"beside": ["{x} left of {y}", "{x} to the left of {y}", "{x} on the left of {y}", "{x} on the left side of {y}", "{y} right of {x}", "{y} to the right of {x}",
+                      "{y} on the right of {x}", "{x} on the left and {y} on the right", "{x} on the left, {y} on the right", "on the left {x}, on the right {y}", "left: {x}, right: {y}",
+                      "{x} with {y} on its right", "{y} with {x} on its left", "{x} and {y}", "{x} and {y} side by side", "{x} next to {y}", "{x} beside {y}"],
+           "over": ["{x} above {y}", "{x} over {y}", "{y} below {x}", "{y} under {x}", "{y} beneath {x}", "{y} underneath {x}", "{x} on top of {y}", "{x} on top and {y} below",
+                    "{x} at the top, {y} at the bottom", "above {x}, below {y}", "top: {x}, bottom: {y}", "{y} with {x} above it", "{x} with {y} below it"]},
+    "zh": {"beside": ["{x}在{y}左边", "{x}在{y}的左侧", "{x}在{y}左面", "{y}在{x}右边", "{y}在{x}的右侧", "{y}在{x}的右面", "左边是{x}，右边是{y}", "左边{x}，右边{y}", "左{x}右{y}", "{x}右边有{y}",
+                      "{y}左边有{x}", "{x}和{y}", "{x}与{y}并排", "{x}旁边是{y}"],
+           "over": ["{x}在{y}上面", "{x}在{y}上方", "{x}在{y}的上方", "{y}在{x}下面", "{y}在{x}的下方", "上面是{x}，下面是{y}", "上面{x}，下面{y}", "上{x}下{y}", "{x}下面有{y}", "{y}上面有{x}"]}}
+ENGLISH_WRITTEN = ["{w}", "the text {w}", "write {w}", "{w} in big letters", "the letters {w}", "write the word {w}", "{w} as text", "lettering: {w}"]
+ENGLISH_SIGN = ["a sign with {w}", "a sign that says {w}", "{w} on a sign", "a board with the word {w}", "a sign: {w}", "write {w} on a sign"]
+CHINESE_WRITTEN = ["{w}", "写{w}", "写“{w}”", "文字{w}", "{w}字", "写一个{w}字", "{w}两个大字", "文字：{w}"]
+CHINESE_SIGN = ["牌子上写着{w}", "一个写着{w}的木牌", "{w}的牌子", "写有{w}的牌子", "牌子：{w}"]
 ENDS = {"en": [".", ".", "!", "?", " please", "..."], "zh": ["。", "。", "！", "!", ".", "~"]}
 
 
@@ -85,33 +101,35 @@ def strew(rng, text, words, join):
     return join.join([pick(rng, words) for _ in range(k)] + [text] + [pick(rng, words) for _ in range(n - k)])
 
 
-def english(rng, name):
-    u = rng.random()
-    if u < 0.22:
-        return pick(rng, ENGLISH[:2]).format(a=article(name), n=name)
-    if u < 0.50:
-        return pick(rng, ENGLISH).format(a=article(name), n=name)
-    noun = pick(rng, ADJECTIVES) + " " + name if rng.random() < 0.3 else name
-    det = pick(rng, DETERMINER)
-    x = article(noun) if det == "a" else (det + " " + noun).strip()
-    if u < 0.80:
-        x = pick(rng, BEFORE) + " " + x if rng.random() < 0.7 else x
-        return x + pick(rng, [" ", " ", ", "]) + pick(rng, AFTER) if rng.random() < 0.5 else x
-    return strew(rng, x, WORDS, " ")
+def noun(rng, name, language):
+    """The name with an article or a measure word, now and then with an adjective that says nothing."""
+    x = pick(rng, ADJECTIVES if language == "en" else CHINESE_ADJECTIVES) if rng.random() < 0.25 else ""
+    if language == "zh":
+        return ("一" + pick(rng, MEASURE) if rng.random() < 0.35 else "") + x + name
+    x, det = (x + " " + name).strip(), pick(rng, DETERMINER)
+    return article(x) if det == "a" else (det + " " + x).strip()
 
 
-def chinese(rng, name):
-    u = rng.random()
-    if u < 0.15:
+def around(rng, x, language):
+    """Words about what is to be drawn."""
+    before, after, words = (BEFORE, AFTER, WORDS) if language == "en" else (CHINESE_BEFORE, CHINESE_AFTER, CHINESE_WORDS)
+    space = " " if language == "en" else ""
+    if rng.random() < 0.4:
+        return strew(rng, x, words, space)
+    x = pick(rng, before) + space + x if rng.random() < 0.7 else x
+    return x + pick(rng, [space, space, ", " if language == "en" else ""]) + pick(rng, after) if rng.random() < 0.5 else x
+
+
+def of_one(rng, name, language):
+    """A sentence about one drawing."""
+    u, forms = rng.random(), ENGLISH if language == "en" else CHINESE
+    if u < 0.2:
         return name
+    if u < 0.28 and language == "en":
+        return article(name)
     if u < 0.50:
-        return pick(rng, CHINESE).format(n=name, m=pick(rng, MEASURE))
-    x = pick(rng, CHINESE_ADJECTIVES) + name if rng.random() < 0.3 else name
-    x = "一" + pick(rng, MEASURE) + x if rng.random() < 0.35 else x
-    if u < 0.82:
-        x = pick(rng, CHINESE_BEFORE) + x if rng.random() < 0.7 else x
-        return x + pick(rng, CHINESE_AFTER) if rng.random() < 0.5 else x
-    return strew(rng, x, CHINESE_WORDS, "")
+        return pick(rng, forms).format(n=name, a=article(name), m=pick(rng, MEASURE))
+    return around(rng, noun(rng, name, language), language)
 
 
 def on_ground(rng, x, colour, language):
@@ -145,20 +163,51 @@ def coloured(rng, name, colour, language):
     return c + name if rng.random() < 0.3 else f"{c}的{name}"
 
 
-def plain(rng, emoji, colour):
+def plain(rng, emoji, colour, own=None):
     """The plainest prompt for one drawing on a ground."""
     language = "en" if rng.random() < 0.4 else "zh"
-    x = article(emoji.names["en"]) if language == "en" else emoji.names["zh"]
-    return x if colour == "white" else ENGLISH_GROUND[0].format(x=x, c=colour) if language == "en" else CHINESE_GROUND[0].format(x=x, c=data.COLOURS[colour][2][0])
+    name = emoji.names[language] if own is None else coloured(rng, emoji.names[language], own, language)
+    return plain_ground(article(name) if language == "en" else name, colour, language)
 
 
-def prompt(rng, emoji, colour, language=None, more=0, own=None):
+def plain_ground(x, colour, language):
+    if colour == "white":
+        return x
+    return ENGLISH_GROUND[0].format(x=x, c=colour) if language == "en" else CHINESE_GROUND[0].format(x=x, c=data.COLOURS[colour][2][0])
+
+
+def complete(rng, x, colour, language, more, words):
+    """The sentence x with its ground, strange words and phrases.  words: language -> words that mean nothing (words.py)."""
+    if colour != "white" or rng.random() < 0.25:
+        x = on_ground(rng, x, colour, language)
+    if words and not more and rng.random() < STRANGE:
+        x = strew(rng, x, words[language], " " if language == "en" else "")
+    return finish(rng, x, language, more)
+
+
+def prompt(rng, emoji, colour, language=None, more=0, own=None, words=None):
     """A prompt for one drawing on a ground; `more` phrases are added that say nothing about what is drawn.  own: another colour for the drawing."""
     language = language or ("en" if rng.random() < 0.55 else "zh")
     name = word_for(rng, emoji, language, 0.12 if own is None else 0)
     if own is not None:
         name = coloured(rng, name, own, language)
-    x = english(rng, name) if language == "en" else chinese(rng, name)
-    if colour != "white" or rng.random() < 0.25:
-        x = on_ground(rng, x, colour, language)
-    return finish(rng, x, language, more)
+    return complete(rng, of_one(rng, name, language), colour, language, more, words)
+
+
+def pair(rng, first, second, place, colour, language=None, more=0, words=None, simply=False):
+    """A prompt for two drawings, the first left of ("beside") or above ("over") the second."""
+    language = language or ("en" if rng.random() < 0.55 else "zh")
+    name = lambda e: noun(rng, e.names[language], language) if not simply and rng.random() < 0.6 else article(e.names["en"]) if language == "en" else e.names["zh"]
+    x = (RELATIONS[language][place][0] if simply else pick(rng, RELATIONS[language][place])).format(x=name(first), y=name(second))
+    if simply:
+        return plain_ground(x, colour, language)
+    return complete(rng, around(rng, x, language) if rng.random() < 0.5 else x, colour, language, more, words)
+
+
+def written(rng, word, sign, colour, more=0, words=None, simply=False):
+    """A prompt for a written word, plainly or on a sign."""
+    english = word.isascii() if rng.random() < 0.9 else not word.isascii()
+    language = "en" if english else "zh"
+    forms = (ENGLISH_SIGN if sign else ENGLISH_WRITTEN) if english else CHINESE_SIGN if sign else CHINESE_WRITTEN
+    x = (forms[1] if simply else pick(rng, forms)).format(w=word)
+    return plain_ground(x, colour, language) if simply else complete(rng, x, colour, language, more, words if rng.random() < 0.5 else None)

@@ -1,8 +1,8 @@
 """Teach the text encoder which picture the words mean, before any diffusion: text.py DATA WORK [--seconds CPU].
 
 From the hidden states of the last five template tokens (they have seen the whole prompt) linear heads predict the picture's
-principal components: one token for each quarter of the latent, one for the whole and for the ground's colour.  The heads are
-thrown away afterwards.
+principal components: one token for each quarter of the latent, one for the whole and for the ground's colour; of two drawings, one token
+for each.  The heads are thrown away afterwards.
 """
 import argparse
 import pathlib
@@ -15,7 +15,9 @@ from tokenizers import Tokenizer
 from transformers import Qwen3Config, Qwen3Model
 
 import data
+import examples
 import prompts
+import wordings
 from optim import Muon, decay, save
 
 PARTS, COMPONENTS = 5, 80
@@ -27,6 +29,17 @@ def config(tok):
                        num_attention_heads=4, num_key_value_heads=2, head_dim=64, rms_norm_eps=1e-6, rope_theta=1000000.0,
                        max_position_embeddings=40960, tie_word_embeddings=True, attention_bias=False, use_sliding_window=False,
                        bos_token_id=tok.token_to_id("<|endoftext|>"), eos_token_id=tok.token_to_id("<|im_end|>"))
+
+
+def trained(encoder):
+    """The parameters that matter: the last layer is never used."""
+    return [p for layer in encoder.layers[:-1] for p in layer.parameters()] + [encoder.embed_tokens.weight]
+
+
+def load_averages(state, encoder, transformer=None):
+    """From a checkpoint of denoiser.py."""
+    for p, v in zip(trained(encoder) + list(transformer.parameters() if transformer else []), state["ema"]["shadow"]):
+        p.data.copy_(v)
 
 
 def new_encoder(tok):
@@ -64,55 +77,78 @@ def encode(model, ids):
     return h
 
 
-def new_heads():
-    return torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(PARTS)] + [torch.nn.Linear(256, len(data.COLOUR_NAMES))])
+class Heads(torch.nn.Module):
+    """What the last five template tokens' states say about the picture; only for training."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(PARTS)])
+        self.both = torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(2)])
+        self.ground, self.kind = torch.nn.Linear(256, len(data.COLOUR_NAMES)), torch.nn.Linear(256, 3)
+
+    def tail(self, h, lengths):
+        at = lengths[:, None] - PARTS + torch.arange(PARTS)
+        return F.rms_norm(h.float()[torch.arange(len(h))[:, None], at], (256,))
+
+    def one(self, tail):
+        """Components of the one drawing: four quarters, and the whole."""
+        return torch.stack([head(tail[:, i]) for i, head in enumerate(self.parts)], 1)
+
+    def two(self, tail):
+        """Components of the first and of the second drawing, each as a whole."""
+        return torch.stack([head(tail[:, i]) for i, head in enumerate(self.both)], 1)
+
+    def loss(self, h, lengths, lessons, want):
+        """lessons: rows of (kind, first, second, ground) as examples.py has them; want: targets()."""
+        tail, kind = self.tail(h, lengths), lessons[:, 0]
+        one, two, some = kind == examples.ONE, kind >= examples.BESIDE, kind > examples.NOTHING
+        loss = 0.1 * F.cross_entropy(self.ground(tail[some, -1]), lessons[some, 3]) + 0.1 * F.cross_entropy(self.kind(tail[some, -1]), kind[some] - 1)
+        share = one.sum() / some.sum()
+        if one.any():
+            loss = loss + share * F.mse_loss(self.one(tail[one]), want[lessons[one, 1]])
+        if two.any():
+            loss = loss + (1 - share) * F.mse_loss(self.two(tail[two]), want[lessons[two, 1:3], -1])
+        return loss
 
 
-def read(heads, h, lengths):
-    """What the last five template tokens' states say: components, colour."""
-    at = lengths[:, None] - PARTS + torch.arange(PARTS)
-    tail = F.rms_norm(h.float()[torch.arange(len(h))[:, None], at], (256,))
-    return torch.stack([heads[i](tail[:, i]) for i in range(PARTS)], 1), heads[PARTS](tail[:, -1])
-
-
-def targets(latents):
-    """N x PARTS x COMPONENTS: principal components of the four quarters and of the whole; share of variance in the quarters."""
+def targets(latents, count):
+    """N x PARTS x COMPONENTS: principal components, those of the first `count`, of the four quarters and of the whole; share of variance in the quarters."""
     z = latents.float()
     h = z.shape[-1] // 2
     parts = [z[..., :h, :h], z[..., :h, h:], z[..., h:, :h], z[..., h:, h:], z]
     out, kept, total = [], 0.0, 0.0
     for n, p in enumerate(parts):
         p = p.flatten(1)
-        p = p - p.mean(0)
-        u, s, _ = torch.linalg.svd(p, full_matrices=False)
-        c = (u * s)[:, :COMPONENTS]
+        p = p - p[:count].mean(0)
+        c = p @ torch.linalg.svd(p[:count], full_matrices=False)[2][:COMPONENTS].T
         if n < 4:
-            kept, total = kept + float(c.square().sum()), total + float(p.square().sum())
-        out.append(c / c.square().mean().sqrt())
+            kept, total = kept + float(c[:count].square().sum()), total + float(p[:count].square().sum())
+        out.append(c / c[:count].square().mean().sqrt())
     return torch.stack(out, 1), kept / total
 
 
-def sample_batches(rng, emoji, count=8):
-    """(drawings, grounds, prompts) `count` times, prompts of like length together: padding costs time."""
-    which, ground = rng.integers(len(emoji), size=count * BATCH), rng.integers(len(data.COLOUR_NAMES), size=count * BATCH)
-    ground[rng.random(count * BATCH) < 0.3] = 0
-    texts = [prompts.prompt(rng, emoji[i], data.COLOUR_NAMES[g], more=int(rng.integers(1, 4)) if rng.random() < 0.12 else 0) for i, g in zip(which, ground)]
-    order = np.argsort([len(t.encode()) for t in texts], kind="stable").reshape(count, BATCH)
-    return [(which[o], ground[o], [texts[i] for i in o]) for o in rng.permutation(order)]
+def sample_batches(source, count=8):
+    """(lessons, prompts) `count` times, prompts of like length together: padding costs time."""
+    some = [source.next(more=int(source.rng.integers(1, 4)) if source.rng.random() < 0.12 else 0) for _ in range(count * BATCH)]
+    some = sorted((e for e in some if e.lesson[0] != examples.NOTHING), key=lambda e: len(e.words.encode()))
+    size = len(some) // count
+    return [(torch.tensor([e.lesson for e in some[k * size:][:size]]), [e.words for e in some[k * size:][:size]]) for k in source.rng.permutation(count)]
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--seconds", type=float, default=560), ap.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
+    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint of denoiser.py: its text encoder goes on")
+    ap.add_argument("--seconds", type=float, default=900), ap.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     a = ap.parse_args()
     ckpt = a.work / "text.pt"
     tok = Tokenizer.from_file(str(a.work / "tokenizer/tokenizer.json"))
     emoji = data.load_emoji(a.data)
-    want, kept = targets(torch.load(a.work / "latents.pt")["latents"][:, 0])
+    source = examples.Examples(emoji, a.work, 100)
+    want, kept = targets(source.pictures, len(emoji))
     print(f"{COMPONENTS} components a part hold {kept:.1%} of the quarters' variance", flush=True)
     model = new_encoder(tok)
-    heads = new_heads()
+    heads = Heads()
     matrices = [p for l in model.layers[:-1] for p in l.parameters() if p.ndim == 2]
     small = [p for l in model.layers[:-1] for p in l.parameters() if p.ndim == 1] + list(heads.parameters())
     muon = Muon(matrices, LR_MUON)
@@ -123,28 +159,35 @@ def main():
         step, used = s["step"], s["cpu"]
         for o, k in (model, "model"), (heads, "heads"), (muon, "muon"), (adam, "adam"):
             o.load_state_dict(s[k])
-    rng = np.random.default_rng(100 + step)
+        source.rng = np.random.default_rng(100 + step)
+    elif a.after:
+        load_averages(torch.load(a.after), model)
 
-    def predict(texts):
+    def states(texts):
         ids, lengths = tokenize(tok, texts)
         with torch.autocast("cpu", torch.bfloat16):
-            h = encode(model, ids)
-        return read(heads, h, lengths)
+            return encode(model, ids), lengths
 
+    @torch.no_grad()
     def check():
-        r = np.random.default_rng(7)
-        words = []
-        with torch.no_grad():
-            for l in "en", "zh":
-                which = r.choice(len(emoji), 256, replace=False)
-                got, _ = predict([prompts.prompt(r, data_without_keywords(emoji[i]), data.COLOUR_NAMES[r.integers(13)], l) for i in which])
-                near = torch.cdist(got.flatten(1), want.flatten(1)).argmin(1)
-                r2 = 1 - (got - want[which]).square().sum() / (want[which] - want.mean(0)).square().sum()
-                words.append(f"{l} {float((near == torch.from_numpy(which)).float().mean()):.1%} R2 {float(r2):.2f}")
+        """How often the right drawing is nearest, in prompts like those of training, in unknown words, and in pairs."""
+        r, words = np.random.default_rng(7), []
+        for l in "en", "zh":
+            which = r.choice(len(emoji), 256, replace=False)
+            name = lambda i: emoji[i].names[l]
+            forms = wordings.UNKNOWN[l]
+            tests = {"": [prompts.prompt(r, data.Emoji(emoji[i].code, emoji[i].names, {"en": [], "zh": []}), data.COLOUR_NAMES[r.integers(13)], l) for i in which],
+                     " bare": [name(i) for i in which],
+                     " unknown": [forms[n % len(forms)].format(n=name(i), a=prompts.article(name(i))) for n, i in enumerate(which)]}
+            for kind, texts in tests.items():
+                got = heads.one(heads.tail(*states(texts)))
+                near = torch.cdist(got.flatten(1), want[:len(emoji)].flatten(1)).argmin(1)
+                words.append(f"{l}{kind} {float((near == torch.from_numpy(which)).float().mean()):.1%}")
+            got = heads.two(heads.tail(*states([prompts.pair(r, emoji[i], emoji[j], list(data.PLACES)[k % 2], "white", l) for k, (i, j) in enumerate(zip(which, which[::-1]))])))
+            near = torch.cdist(got.transpose(0, 1), want[:len(emoji), -1][None].expand(2, -1, -1)).argmin(2)
+            right = (near == torch.from_numpy(np.stack([which, which[::-1]])))
+            words.append(f"{l} pairs {float(right.float().mean()):.1%}")
         return ", ".join(words)
-
-    def data_without_keywords(e):
-        return data.Emoji(e.code, e.names, {"en": [], "zh": []})
 
     start, saved, ready = time.process_time() - used, time.time(), []
     while used < a.seconds:
@@ -154,10 +197,9 @@ def main():
         for g in adam.param_groups:
             g["lr"] = g["base"] * rate
         if not ready:
-            ready = sample_batches(rng, emoji)
-        which, ground, texts = ready.pop()
-        got, colour = predict(texts)
-        loss = F.mse_loss(got, want[which]) + 0.1 * F.cross_entropy(colour, torch.from_numpy(ground))
+            ready = sample_batches(source)
+        lessons, texts = ready.pop()
+        loss = heads.loss(*states(texts), lessons, want)
         loss.backward()
         muon.step(), adam.step(), model.zero_grad(), heads.zero_grad()
         step += 1

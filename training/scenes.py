@@ -1,0 +1,95 @@
+"""Encode what is more than one drawing as it is, in the middle of a square: scenes.py DATA WORK [--pairs N].  Writes WORK/scenes.pt:
+
+    recoloured   what: drawing, colour, ground             drawings of one main hue in every other colour on white, and on other grounds
+    pairs        what: first, second, place, ground        first left of (place 0) or above (1) second
+    written      what: word, on a sign, ground
+    wide, tall   what: drawing, ground                     half of the drawings in the middle of 384x256 and of 256x384
+each with `latents`.  No pair of drawing and colour, and no pair of drawings in either order, that data.held_out keeps for the evaluation.
+"""
+import argparse
+import pathlib
+import time
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+import data
+from optim import save
+
+WIDE = 384
+
+
+def some_ground(rng):
+    return 0 if rng.random() < 0.5 else int(rng.integers(1, len(data.COLOUR_NAMES)))
+
+
+def recoloured(drawings, emoji, rng):
+    hues = [data.main_hue(d) for d in drawings]
+    able = [(i, c) for i in range(len(emoji)) if hues[i] is not None for c in data.HUES if not data.held_out(emoji[i].code, c)]
+    for i, c in able:
+        for ground in [0] + ([some_ground(rng)] if rng.random() < 0.25 else []):
+            yield (i, data.COLOUR_NAMES.index(c), ground), data.compose(data.recolour(drawings[i], c, hues[i]), data.PALETTE[ground])
+
+
+def pairs(small, emoji, rng, count):
+    while count > 0:
+        for i, j in zip(rng.permutation(len(emoji)), rng.permutation(len(emoji))):
+            if i == j or data.held_out(emoji[i].code, emoji[j].code) or data.held_out(emoji[j].code, emoji[i].code):
+                continue
+            place, ground = int(rng.integers(2)), some_ground(rng)
+            spots = list(data.PLACES.values())[place]
+            yield (int(i), int(j), place, ground), data.scene([(small[i], *spots[0]), (small[j], *spots[1])], data.PALETTE[ground])
+            count -= 1
+
+
+def written(rng):
+    for w, word in enumerate(data.WRITTEN):
+        for sign in 0, 1:
+            for ground in [0] + list(rng.permutation(np.arange(1, len(data.COLOUR_NAMES)))[:2]):
+                yield (w, sign, int(ground)), data.written(word, sign, data.PALETTE[ground])[0]
+
+
+def oblong(drawings, rng, width, height):
+    for i in rng.permutation(len(drawings))[:len(drawings) // 2]:
+        ground = some_ground(rng)
+        yield (int(i), ground), data.compose(drawings[i], data.PALETTE[ground], width, height)
+
+
+def encode(vae, scenes, batch=12):
+    """Latents as the transformer has them, and what they show."""
+    what, latents, waiting = [], [], []
+
+    def flush():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            z = vae.encoder(data.to_model(np.stack(waiting)).to(memory_format=torch.channels_last)).chunk(2, 1)[0].float()
+        latents.append(((z - vae.config.shift_factor) * vae.config.scaling_factor).half())
+        waiting.clear()
+
+    for shows, picture in scenes:
+        what.append(shows), waiting.append(picture)
+        if len(waiting) == batch:
+            flush()
+    if waiting:
+        flush()
+    return {"what": torch.tensor(what), "latents": torch.cat(latents)}
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path), ap.add_argument("--pairs", type=int, default=7000)
+    a = ap.parse_args()
+    if (a.work / "scenes.pt").exists():
+        return
+    vae, rng, emoji = AutoencoderKL.from_pretrained(a.work / "vae").to(memory_format=torch.channels_last).eval(), np.random.default_rng(21), data.load_emoji(a.data)
+    drawings, small = ([data.load_drawing(a.data, e.code, size) for e in emoji] for size in (data.OBJECT, data.PAIR))
+    kinds, out = {"recoloured": recoloured(drawings, emoji, rng), "written": written(rng), "wide": oblong(drawings, rng, WIDE, data.SIZE), "tall": oblong(drawings, rng, data.SIZE, WIDE),
+                  "pairs": pairs(small, emoji, rng, a.pairs)}, {}
+    for name, scenes in kinds.items():
+        out[name] = encode(vae, scenes)
+        print(f"{len(out[name]['what'])} {name}, cpu {time.process_time():.0f}s", flush=True)
+    save(a.work / "scenes.pt", **out)
+
+
+if __name__ == "__main__":
+    main()
