@@ -3,7 +3,8 @@
  *     latents -> conv_in -> resnet -> attention -> resnet -> n_blocks x (resnets, twice the size) -> norm -> conv_out
  *
  * A resnet that changes the number of channels leaves its input on the arena's stack until the decode ends: the sum of
- * all streams is at most about a third more than the largest one.
+ * all streams is at most about a third more than the largest one.  By bands of rows (conv_bands.h) there are the
+ * streams of two levels, and one picture of the last level as operand: a third of that.
  */
 #include "engine/autoencoder.h"
 
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/conv_bands.h"
 #include "engine/conv_blocks.h"
 #include "engine/derive.h"
 #include "engine/json.h"
@@ -21,7 +23,8 @@ static const float NORM_EPS = 1e-6f; /* fixed in the reference, in no configurat
 
 struct ends {
 	struct conv_norm norm;
-	struct weight *conv_in, *conv_in_bias, *conv_out, *conv_out_bias;
+	struct weight *conv_in, *conv_in_bias;
+	struct conv_sampler out;
 };
 
 struct quant {
@@ -37,8 +40,8 @@ static const struct load_entry ends_table[] = {
 	VECTOR(ends, conv_in_bias, "decoder.conv_in.bias", D_IN),
 	VECTOR(ends, norm.weight, "decoder.conv_norm_out.weight", D_OUT),
 	VECTOR(ends, norm.bias, "decoder.conv_norm_out.bias", D_OUT),
-	LOAD_ONE(ends, conv_out, LOAD_CONV_3, "decoder.conv_out.weight", D_RGB, D_OUT),
-	VECTOR(ends, conv_out_bias, "decoder.conv_out.bias", D_RGB),
+	LOAD_ONE(ends, out.conv, LOAD_CONV_3, "decoder.conv_out.weight", D_RGB, D_OUT),
+	VECTOR(ends, out.conv_bias, "decoder.conv_out.bias", D_RGB),
 };
 
 static const struct load_entry quant_table[] = {
@@ -326,7 +329,7 @@ static enum status run_conv_out(
 	TRY(conv_take(p, kernels_dtype(a->k), stream, stream.dim[2], &normed));
 	TRY(conv_group_norm(p, &a->ends.norm, true, stream, normed));
 	return kernels_conv(a->k,
-		&(struct conv){ .x = normed, .w = a->ends.conv_out, .bias = a->ends.conv_out_bias, .y = picture });
+		&(struct conv){ .x = normed, .w = a->ends.out.conv, .bias = a->ends.out.conv_bias, .y = picture });
 }
 
 static enum status run_middle(struct autoencoder *a, const struct conv_pass *p, struct tensor *stream)
@@ -353,8 +356,99 @@ static enum status decode(struct autoencoder *a, struct arena *arena, struct ten
 	return run_conv_out(a, &p, stream, picture);
 }
 
+/* ---- decoding by bands ------------------------------------------------------------------------------------------- */
+
+/* Room for the streams that leave the blocks from the second on: each needs the one before and no other, so two pieces
+ * of memory serve in turn. */
+static enum status take_streams(
+	const struct autoencoder *a, const struct conv_pass *p, struct tensor latents, struct tensor stream[2])
+{
+	const struct autoencoder_config *c = &a->config;
+	int64_t most[2] = { 0, 0 };
+
+	for (int block = 1; block < c->n_blocks; block++) {
+		const int64_t count =
+			(latents.dim[1] << block) * (latents.dim[2] << block) * c->channels[c->n_blocks - 1 - block];
+
+		if (count > most[block & 1])
+			most[block & 1] = count;
+	}
+	for (int i = 0; i < 2; i++)
+		TRY(arena_take(p->arena, DTYPE_F32, 1, &most[i], &stream[i]));
+	return STATUS_OK;
+}
+
+/* The resnets of a block; its picture is that of the last block at twice the size, but for the first block. */
+static enum status run_block_by_bands(
+	struct autoencoder *a, const struct conv_pass *p, int64_t rows, int block, struct tensor room, struct tensor *x)
+{
+	const struct residual *resnets = a->resnets + block * resnets_per_block(a);
+	struct band_source from = { *x, block > 0 ? &a->upsamplers[block - 1] : NULL };
+	struct tensor y = *x;
+
+	if (block > 0)
+		y = tensor_view(room.data, DTYPE_F32, 3,
+			(int64_t[]){
+				2 * x->dim[0], 2 * x->dim[1], a->config.channels[a->config.n_blocks - 1 - block] });
+	for (int64_t i = 0; i < resnets_per_block(a); i++) {
+		TRY(bands_residual(p, rows, &resnets[i], &from, y));
+		from = (struct band_source){ .whole = y };
+	}
+	*x = y;
+	return STATUS_OK;
+}
+
+static enum status decode_by_bands(
+	struct autoencoder *a, struct arena *arena, int64_t rows, struct tensor latents, struct tensor picture)
+{
+	const struct conv_pass p = { .k = a->k, .arena = arena, .groups = (int)a->config.groups, .eps = NORM_EPS };
+	struct tensor stream, room[2];
+
+	TRY(run_conv_in(a, &p, latents, &stream));
+	TRY(run_middle(a, &p, &stream));
+	TRY(take_streams(a, &p, latents, room));
+	for (int block = 0; block < a->config.n_blocks; block++)
+		TRY(run_block_by_bands(a, &p, rows, block, room[block & 1], &stream));
+	return bands_normed_conv(
+		&p, rows, &a->ends.norm, &a->ends.out, &(struct band_source){ .whole = stream }, picture);
+}
+
+int64_t autoencoder_band_rows(const struct autoencoder *a, int64_t height, int64_t width)
+{
+	enum { BAND_BYTES = 64 << 20, SHARE = 16, ROWS_MIN = 8 };
+	const struct autoencoder_config *c = &a->config;
+	/* of the last level: what is enlarged, normed and made of it; the others have fewer columns, more channels */
+	const int64_t row = width * c->channels[c->n_blocks > 1 ? 1 : 0] * 2 * (int64_t)sizeof(float);
+	int64_t rows = BAND_BYTES / row;
+
+	if (rows > height / SHARE)
+		rows = height / SHARE;
+	return rows > ROWS_MIN ? rows : ROWS_MIN;
+}
+
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
+
+enum status autoencoder_needs(const struct autoencoder *a, struct tensor latents, uint64_t *bytes)
+{
+	static const size_t ADDRESSES = (size_t)1 << 44;
+	struct autoencoder dry = *a; /* its weights are looked at, not read */
+	struct arena *arena = NULL;
+	struct tensor picture;
+	enum status status;
+
+	TRY(kernels_open_dry(a->k, &dry.k));
+	status = arena_open(dry.k, ADDRESSES, &arena);
+	if (status == STATUS_OK)
+		status = autoencoder_decode(&dry, arena, latents, 0, &picture);
+	if (status == STATUS_OK)
+		*bytes = kernels_memory_peak(dry.k);
+	arena_close(arena);
+	kernels_close(dry.k);
+	return status;
+}
+
 enum status autoencoder_decode(
-	struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *picture)
+	struct autoencoder *a, struct arena *arena, struct tensor latents, int64_t rows, struct tensor *picture)
 {
 	int64_t factor = (int64_t)1 << (a->config.n_blocks - 1);
 	struct tensor out;
@@ -366,7 +460,7 @@ enum status autoencoder_decode(
 			(long long)a->config.latent_channels, (long long)latents.dim[0]);
 	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ latents.dim[1] * factor, latents.dim[2] * factor, 3 }, &out));
 	mark = arena_mark(arena);
-	status = decode(a, arena, latents, out);
+	status = rows > 0 ? decode_by_bands(a, arena, rows, latents, out) : decode(a, arena, latents, out);
 	arena_release(arena, mark);
 	if (status == STATUS_OK)
 		*picture = out;

@@ -29,8 +29,16 @@ enum status autoencoder_open(
 	struct kernels *k, const struct component *c, struct autoencoder **out); /* the decoder alone */
 void autoencoder_close(struct autoencoder *a);                                   /* NULL is allowed */
 
-/* latents [channels, h, w] F32; *picture [h * f, w * f, 3] F32 is taken from the arena. */
+/* latents [channels, h, w] F32; *picture [h * f, w * f, 3] F32 is taken from the arena.  rows 0: all at once; else in
+ * bands of so many rows, which takes a third of the memory and up to a third more arithmetic; the picture is the same
+ * but for the rounding of sums. */
 enum status autoencoder_decode(
-	struct autoencoder *a, struct arena *arena, struct tensor latents, struct tensor *picture);
+	struct autoencoder *a, struct arena *arena, struct tensor latents, int64_t rows, struct tensor *picture);
+
+/* Rows of a band for pictures of this size: small beside the picture, large beside what bands do twice. */
+int64_t autoencoder_band_rows(const struct autoencoder *a, int64_t height, int64_t width);
+
+/* Bytes that decoding all at once takes beside the weights. */
+enum status autoencoder_needs(const struct autoencoder *a, struct tensor latents, uint64_t *bytes);
 
 #endif

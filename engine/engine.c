@@ -26,9 +26,11 @@ struct engine {
 	struct memory_budget memory;
 	bool planned_memory;      /* by plan(), not by the budget alone: of a device with memory of its own */
 	enum residence residence; /* of the job under way */
+	bool bands;               /* the same */
 	struct planned {
 		char job[RECIPE_KEY_LEN + 1]; /* what decides the memory of a job */
 		enum residence residence;
+		bool bands;     /* its picture is decoded in bands of rows */
 		uint64_t bytes; /* the most it holds then */
 	} planned[PLANS_MAX];   /* the last ones */
 	int n_planned;          /* in all */
@@ -418,11 +420,11 @@ static enum status compute(struct engine *e, struct run *run, struct progress *p
 
 /* The most that the job would hold, by doing it without computing. */
 static enum status measure(
-	const struct engine *e, const struct engine_job *job, enum residence residence, uint64_t *out)
+	const struct engine *e, const struct engine_job *job, enum residence residence, bool bands, uint64_t *out)
 {
 	struct engine dry = { .memory = e->memory, .planned_memory = true, .residence = residence };
 	struct engine_job quiet = { .model = job->model, .recipe = job->recipe };
-	struct run run = { .recipe = job->recipe };
+	struct run run = { .recipe = job->recipe, .bands = bands };
 	struct progress progress = { .job = &quiet, .run = &run, .since = run_clock() };
 	struct tensor picture;
 	enum status status;
@@ -447,17 +449,20 @@ static enum status make_plan(const struct engine *e, const struct engine_job *jo
 	const uint64_t room = e->memory.limit > DEVICE_RESERVE ? e->memory.limit - DEVICE_RESERVE : 0;
 	uint64_t all = 0;
 
-	for (int i = TOGETHER; i < RESIDENCE_COUNT; i++) {
-		out->residence = (enum residence)i;
-		TRY(measure(e, job, out->residence, &out->bytes));
+	/* bands cost a part of the decode once more, turns the loading of all weights */
+	for (int i = 0; i < 2 * RESIDENCE_COUNT; i++) {
+		out->residence = (enum residence)(i / 2);
+		out->bands = i & 1;
+		TRY(measure(e, job, out->residence, out->bands, &out->bytes));
 		if (out->bytes <= room)
 			return STATUS_OK;
-		if (i == TOGETHER)
+		if (i == 0)
 			all = out->bytes;
 	}
 	return status_fail(STATUS_NO_MEMORY,
 		"%s: a picture of %d x %d takes %.2f GB of %s in %s, or %.2f GB with the parts of the model in "
-		"memory by turns; there are %.2f GB (a smaller size, a smaller --dtype or a higher memory limit helps)",
+		"memory by turns and decoded in bands; there are %.2f GB (a smaller size, a smaller --dtype or a "
+		"higher memory limit helps)",
 		job->model->path, job->recipe->width, job->recipe->height, (double)(all + DEVICE_RESERVE) / 1e9,
 		engine_device(e), dtype_name(kernels_weight_dtype(e->k)), (double)(out->bytes + DEVICE_RESERVE) / 1e9,
 		(double)e->memory.limit / 1e9);
@@ -509,6 +514,7 @@ static enum status plan(struct engine *e, const struct engine_job *job)
 		return STATUS_OK;
 	TRY(find_plan(e, job, &p));
 	e->residence = p.residence;
+	e->bands = p.bands;
 	for (int i = 0; i < e->n_loaded; i++)
 		others += strcmp(e->loaded[i].model.identity, own) == 0 ? 0 : bytes_of(e, &e->loaded[i].model);
 	for (int i = e->n_loaded - 1; i >= 0; i--) {
@@ -530,6 +536,8 @@ static enum status paint(struct engine *e, struct run *run, struct progress *p, 
 	struct tensor picture;
 
 	TRY(plan(e, p->job));
+	run->bands = e->bands;
+	run->memory_limit = e->planned_memory ? 0 : e->memory.limit;
 	TRY(compute(e, run, p, &picture));
 	TRY(trace_picture(run->trace, run->k, picture, "decoded"));
 	TRY(begin(p, STAGE_PNG, 0));

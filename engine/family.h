@@ -24,6 +24,8 @@ struct run {
 	struct trace *trace;       /* NULL: no trace is wanted */
 	struct rng rng;            /* every random number of the job comes from it, in order */
 	double load_seconds;       /* spent on loading weights: families add to it */
+	bool bands;                /* a picture is decoded in bands of rows, so that it takes less memory */
+	uint64_t memory_limit;     /* of what the handle holds, where no plan decides about bands; 0: none */
 	struct engine_loras loras; /* of the recipe, once a part was needed */
 };
 

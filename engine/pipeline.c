@@ -49,13 +49,32 @@ void pipeline_latent_shape(const void *state, const struct recipe *r, int64_t di
 	dim[2] = r->width / p->pixels_per_latent;
 }
 
+/* Whether the picture must be decoded in bands: the plan says so, or there is no plan and the rest does not suffice. */
+static enum status need_bands(const struct run *run, const struct autoencoder *vae, struct tensor latents, bool *out)
+{
+	uint64_t bytes;
+
+	*out = run->bands;
+	if (run->bands || !run->memory_limit)
+		return STATUS_OK;
+	TRY(autoencoder_needs(vae, latents, &bytes));
+	*out = kernels_memory(run->k) + bytes > run->memory_limit;
+	return STATUS_OK;
+}
+
 enum status pipeline_decode(void *state, struct run *run, struct tensor latents, struct tensor *picture)
 {
+	const struct recipe *r = run->recipe;
 	struct pipeline *p = state;
+	int64_t rows = 0;
+	bool bands;
 	void *vae;
 
 	TRY(parts_need(p->parts, p->vae, run, &vae));
-	return autoencoder_decode(vae, run->arena, latents, picture);
+	TRY(need_bands(run, vae, latents, &bands));
+	if (bands)
+		rows = autoencoder_band_rows(vae, r->height, r->width);
+	return autoencoder_decode(vae, run->arena, latents, rows, picture);
 }
 
 int pipeline_calls_start(struct pipeline_calls *c, const struct sampler *s, int call)

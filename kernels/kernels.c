@@ -455,16 +455,22 @@ enum status kernels_norm_residual(struct kernels *k, const struct norm_residual 
 
 enum status kernels_group_norm(struct kernels *k, const struct group_norm *op)
 {
+	const bool norms = op->y.data || !op->moments.data; /* else: only moments */
 	const int64_t channels = op->x.dim[2];
 
 	TRY(expect_picture(k, "group_norm", "x", &op->x, ACCEPT_ANY, -1, -1, -1));
-	TRY(expect_picture(k, "group_norm", "y", &op->y, ACCEPT_ANY, op->x.dim[0], op->x.dim[1], channels));
 	TRY(need(op->groups > 0 && channels % op->groups == 0, "group_norm", "the groups do not divide the channels"));
-	TRY(need(op->weight && op->bias, "group_norm", "there is no weight or no bias"));
-	TRY(expect_table("group_norm", "weight", op->weight, channels));
-	TRY(expect_table("group_norm", "bias", op->bias, channels));
-	if (tensor_count(&op->y) == 0)
-		return STATUS_OK;
+	if (op->moments.data)
+		TRY(expect(k, "group_norm", "moments", &op->moments, ACCEPT_F32, LAYOUT_DENSE, 2,
+			(int64_t[]){ op->groups, 2 }));
+	if (norms) {
+		TRY(expect_picture(k, "group_norm", "y", &op->y, ACCEPT_ANY, op->x.dim[0], op->x.dim[1], channels));
+		TRY(need(op->weight && op->bias, "group_norm", "there is no weight or no bias"));
+		TRY(expect_table("group_norm", "weight", op->weight, channels));
+		TRY(expect_table("group_norm", "bias", op->bias, channels));
+	}
+	if (tensor_count(&op->x) == 0)
+		return need(norms, "group_norm", "an empty picture has no moments");
 	kernels_use_threads(k);
 	return k->backend->group_norm(k, op);
 }

@@ -249,7 +249,9 @@ struct norm_residual {
 enum status kernels_norm_residual(struct kernels *k, const struct norm_residual *op);
 
 /* Group normalisation of a picture over (rows, columns, channels of a group):
- * y = norm(x) * weight + bias (* (1 + scale)) (+ shift), then SiLU if asked. */
+ * y = norm(x) * weight + bias (* (1 + scale)) (+ shift), then SiLU if asked.  In two steps, for a picture that is not
+ * in memory as a whole: without y, weight and bias the moments of x are written; with them and y, x is normed by the
+ * moments given instead of its own. */
 struct group_norm {
 	struct tensor x;                    /* [h, w, channels] any, contiguous */
 	int groups;                         /* divides channels */
@@ -257,7 +259,8 @@ struct group_norm {
 	const float *scale, *shift;         /* [channels] device memory, or NULL */
 	float eps;
 	bool silu;
-	struct tensor y; /* [h, w, channels] any, contiguous; may be x itself */
+	struct tensor moments; /* [groups, 2] F32: mean and variance of each group; data NULL: none */
+	struct tensor y;       /* [h, w, channels] any, contiguous; may be x itself; data NULL: only moments */
 };
 enum status kernels_group_norm(struct kernels *k, const struct group_norm *op);
 

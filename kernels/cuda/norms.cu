@@ -400,7 +400,7 @@ static bool group_vectors_fit(const struct group_norm *op, int n)
 {
 	const int channels = (int)op->x.dim[2];
 
-	return channels / op->groups % n == 0 && vectors_fit(&op->x, n) && vectors_fit(&op->y, n) &&
+	return channels / op->groups % n == 0 && vectors_fit(&op->x, n) && (!op->y.data || vectors_fit(&op->y, n)) &&
 	       vectors_fit(table_data(op->weight)) && vectors_fit(table_data(op->bias)) && vectors_fit(op->scale) &&
 	       vectors_fit(op->shift);
 }
@@ -485,9 +485,9 @@ __global__ void __launch_bounds__(BLOCK_MAX) group_sum_kernel(const X *x, group_
 	out[((int64_t)blockIdx.y * blockDim.y + threadIdx.y) * s.lanes + lane] = m;
 }
 
-/* statistics[group] = mean, 1 / sqrt(variance + eps); a block for each group. */
+/* statistics[group] = mean, variance; a block for each group. */
 __global__ void __launch_bounds__(BLOCK_MAX)
-	group_join_kernel(const moments *parts, int64_t count, group_shape s, float eps, float *statistics)
+	group_join_kernel(const moments *parts, int64_t count, group_shape s, float *statistics)
 {
 	SHARED(moments, shared, BLOCK_MAX);
 	const int group = (int)blockIdx.x, lanes = s.lanes / s.groups;
@@ -503,13 +503,13 @@ __global__ void __launch_bounds__(BLOCK_MAX)
 	}
 	if (threadIdx.x == 0) {
 		statistics[2 * group] = shared[0].mean;
-		statistics[2 * group + 1] = 1 / sqrtf(shared[0].squares / shared[0].count + eps);
+		statistics[2 * group + 1] = shared[0].squares / shared[0].count;
 	}
 }
 
 template <typename X, typename Y, int N>
-__global__ void __launch_bounds__(BLOCK_MAX)
-	group_apply_kernel(const X *x, Y *y, group_shape s, norm_tables t, bool silu, const float *statistics)
+__global__ void __launch_bounds__(BLOCK_MAX) group_apply_kernel(
+	const X *x, Y *y, group_shape s, norm_tables t, float eps, bool silu, const float *statistics)
 {
 	const int lane = (int)(blockIdx.x * blockDim.x + threadIdx.x), channel = lane * N;
 	const int64_t end = min((blockIdx.y + 1) * s.per_block, s.places);
@@ -518,7 +518,7 @@ __global__ void __launch_bounds__(BLOCK_MAX)
 	if (lane >= s.lanes)
 		return;
 	const int group = channel / (s.channels / s.groups);
-	const float mean = statistics[2 * group], deviation = statistics[2 * group + 1];
+	const float mean = statistics[2 * group], deviation = 1 / sqrtf(statistics[2 * group + 1] + eps);
 
 	load<N>(t.weight + channel, factor);
 	load<N>(t.bias + channel, add);
@@ -543,22 +543,34 @@ __global__ void __launch_bounds__(BLOCK_MAX)
 	}
 }
 
+/* The moments of the picture, where they are not given. */
 template <int N>
-static int group_launch(cuda_stream stream, const struct group_norm *op, const group_shape &s, void *scratch)
+static int group_sum(
+	cuda_stream stream, const struct group_norm *op, const group_shape &s, moments *parts, float *statistics)
 {
-	const norm_tables t = { table_data(op->weight), table_data(op->bias), op->scale, op->shift };
-	moments *parts = (moments *)scratch;
-	float *statistics = (float *)(parts + group_parts(s) * (size_t)s.lanes);
-	int error = with_type(op->x.dtype, [&](auto x) {
+	const int error = with_type(op->x.dtype, [&](auto x) {
 		using X = decltype(x);
 
 		return launch(stream, group_sum_kernel<X, N>, s.grid, s.block, (const X *)op->x.data, s, parts);
 	});
 
-	if (error == cudaSuccess)
-		error = launch(stream, group_join_kernel, (unsigned)s.groups, BLOCK_MAX, parts, (int64_t)group_parts(s),
-			s, op->eps, statistics);
-	if (error != cudaSuccess)
+	return error != cudaSuccess ? error
+				    : launch(stream, group_join_kernel, (unsigned)s.groups, BLOCK_MAX, parts,
+					      (int64_t)group_parts(s), s, statistics);
+}
+
+template <int N>
+static int group_launch(cuda_stream stream, const struct group_norm *op, const group_shape &s, void *scratch)
+{
+	const norm_tables t = { table_data(op->weight), table_data(op->bias), op->scale, op->shift };
+	moments *parts = (moments *)scratch;
+	float *statistics =
+		op->moments.data ? (float *)op->moments.data : (float *)(parts + group_parts(s) * (size_t)s.lanes);
+	int error = cudaSuccess;
+
+	if (!op->moments.data || !op->y.data)
+		error = group_sum<N>(stream, op, s, parts, statistics);
+	if (error != cudaSuccess || !op->y.data)
 		return error;
 	return with_type(op->x.dtype, [&](auto x) {
 		return with_type(op->y.dtype, [&](auto y) {
@@ -566,7 +578,7 @@ static int group_launch(cuda_stream stream, const struct group_norm *op, const g
 			using Y = decltype(y);
 
 			return launch(stream, group_apply_kernel<X, Y, N>, s.grid, s.block, (const X *)op->x.data,
-				(Y *)op->y.data, s, t, op->silu, statistics);
+				(Y *)op->y.data, s, t, op->eps, op->silu, statistics);
 		});
 	});
 }

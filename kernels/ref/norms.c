@@ -61,9 +61,8 @@ enum status ref_norm_residual(struct kernels *k, const struct norm_residual *op)
 	return STATUS_OK;
 }
 
-/* Mean and 1 / sqrt(variance + eps) of the channels first .. first + count - 1 over the whole picture. */
-static void group_statistics(
-	const struct tensor *x, int64_t first, int64_t count, float eps, double *mean, double *scale)
+/* Mean and variance of the channels first .. first + count - 1 over the whole picture. */
+static void group_statistics(const struct tensor *x, int64_t first, int64_t count, double *mean, double *variance)
 {
 	const int64_t places = x->dim[0] * x->dim[1];
 	const struct tensor flat = tensor_view(x->data, x->dtype, 2, (int64_t[]){ places, x->dim[2] });
@@ -79,7 +78,7 @@ static void group_statistics(
 
 			squares += d * d;
 		}
-	*scale = 1 / sqrt(squares / (double)(places * count) + eps);
+	*variance = squares / (double)(places * count);
 }
 
 enum status ref_group_norm(struct kernels *k, const struct group_norm *op)
@@ -89,9 +88,21 @@ enum status ref_group_norm(struct kernels *k, const struct group_norm *op)
 	const struct tensor y = tensor_view(op->y.data, op->y.dtype, 2, (int64_t[]){ places, channels });
 
 	for (int64_t first = 0; first < channels; first += count) {
-		double mean, scale;
+		float *moments = op->moments.data ? (float *)op->moments.data + 2 * (first / count) : NULL;
+		double mean, variance, scale;
 
-		group_statistics(&op->x, first, count, op->eps, &mean, &scale);
+		if (moments && op->y.data) {
+			mean = (double)moments[0];
+			variance = (double)moments[1];
+		} else {
+			group_statistics(&op->x, first, count, &mean, &variance);
+		}
+		if (!op->y.data) {
+			moments[0] = (float)mean;
+			moments[1] = (float)variance;
+			continue;
+		}
+		scale = 1 / sqrt(variance + (double)op->eps);
 		for (int64_t i = 0; i < places; i++)
 			for (int64_t c = first; c < first + count; c++) {
 				double v = (ref_get(&x, i, c, 0) - mean) * scale;

@@ -54,6 +54,8 @@ plan() { # DTYPE SIZE WANTED
 }
 plan bf16 1024x1024 'takes 2[0-9]\.[0-9]+ GB.* or 1[0-5]\.[0-9]+ GB with the parts'
 plan fp8 1024x1024 ' or [67]\.[0-9]+ GB with the parts'
+# decoded at once it would take 15 GB
+plan fp8 2048x2048 ' or 1[01]\.[0-9]+ GB with the parts of the model in memory by turns and decoded in bands'
 
 # ---- devices
 refuses "a device that is not there" 'cuda:1: there is 1' "$promptfs" generate --device cuda:1 -o "$top/x.png" a

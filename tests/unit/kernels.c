@@ -422,6 +422,37 @@ static void test_norm_residual(
 	cage_free(&got);
 }
 
+/* In two steps: moments as ref has them; a picture normed by given ones; op is of p->k, `wanted` what it gives. */
+static void test_moments(const struct pair *p, const struct group_norm *op, const struct cage *wanted, float mean)
+{
+	const int64_t dim[] = { op->groups, 2 };
+	struct cage by_ref = cage_new(DTYPE_F32, 2, dim, 0), by_k = cage_new(DTYPE_F32, 2, dim, 0);
+	struct cage got = cage_new(op->y.dtype, 3, op->y.dim, 0);
+	struct group_norm only = { .x = op->x, .groups = op->groups, .moments = by_ref.t }, given = *op;
+	enum status status = kernels_group_norm(p->ref, &only);
+
+	only.moments = by_k.t;
+	if (status == STATUS_OK)
+		status = kernels_group_norm(p->k, &only);
+	check_near(&by_ref, &by_k, tolerance(DTYPE_F32, 3e-6 + 2e-7 * fabs((double)mean)), status,
+		label(p, "group_norm: moments of %d groups, mean %g", op->groups, (double)mean));
+	given.moments = by_k.t;
+	given.y = got.t;
+	status = kernels_group_norm(p->k, &given);
+	check_near(wanted, &got, tolerance(op->y.dtype, 3e-6 + 2e-7 * fabs((double)mean)), status,
+		label(p, "group_norm by its own moments"));
+	for (int g = 0; g < op->groups; g++) { /* those of others: deviation 2 */
+		value_set(&by_k.t, g, 0, 0, mean + 1);
+		value_set(&by_k.t, g, 1, 0, 4);
+	}
+	status = kernels_group_norm(p->k, &given);
+	check_case(status == STATUS_OK && memcmp(wanted->memory, got.memory, got.len) != 0, NULL,
+		"group_norm: other moments, another picture");
+	cage_free(&by_ref);
+	cage_free(&by_k);
+	cage_free(&got);
+}
+
 static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t channels, int groups,
 	enum dtype x_dtype, enum dtype y_dtype, bool silu, float mean)
 {
@@ -454,6 +485,7 @@ static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t 
 		label(p, "group_norm %lld x %lld x %lld, %d groups, %s to %s, silu %d, mean %g", (long long)h,
 			(long long)w, (long long)channels, groups, dtype_name(x_dtype), dtype_name(y_dtype), silu,
 			(double)mean));
+	test_moments(p, &op, &wanted, mean);
 	if (x_dtype == y_dtype) {
 		op.x = op.y = x.t;
 		status = kernels_group_norm(p->k, &op);

@@ -269,6 +269,10 @@ static void test_rows_refuse(struct kernels *k, struct weight *table)
 	check_failure(kernels_group_norm(k,
 			      &(struct group_norm){ .x = p.t, .y = p.t, .groups = 4, .weight = table, .bias = table }),
 		STATUS_INTERNAL, "group_norm: the groups", "group_norm: 4 groups of 6 channels");
+	check_failure(kernels_group_norm(k, &(struct group_norm){ .x = p.t, .groups = 3, .moments = p.t }),
+		STATUS_INTERNAL, "group_norm: moments is", "group_norm: moments of another shape");
+	check_failure(kernels_group_norm(k, &(struct group_norm){ .x = p.t, .groups = 3, .weight = table }),
+		STATUS_INTERNAL, "group_norm: y is", "group_norm: neither y nor moments");
 	check_failure(kernels_qk_rope(k, &(struct qk_rope){ .x = h.t, .table = p.t }), STATUS_INTERNAL,
 		"qk_rope: head_dim", "qk_rope: an odd head");
 	check_failure(kernels_glu(k, ACTIVATION_SILU, x.t, narrow, x.t), STATUS_INTERNAL, "glu: up", "glu: up's shape");
@@ -587,7 +591,7 @@ static void test_norm_formula(struct kernels *k)
 static void test_group_norm_formula(struct kernels *k)
 {
 	float x[] = { 1, 5, 3, 9, 10, -5, 12, -1 }; /* 4 places of 2 channels; one group a channel, then one of both */
-	float y[8], one[] = { 1, 1 }, zero[] = { 0, 0 };
+	float y[8], moments[4], one[] = { 1, 1 }, zero[] = { 0, 0 };
 	const int64_t dim[] = { 2, 2, 2 };
 	struct tensor t1 = tensor_view(one, DTYPE_F32, 1, &dim[2]), t0 = tensor_view(zero, DTYPE_F32, 1, &dim[2]);
 	struct weight *weight = NULL, *bias = NULL;
@@ -602,6 +606,17 @@ static void test_group_norm_formula(struct kernels *k)
 	right &= kernels_group_norm(k, &op) == STATUS_OK;
 	for (int i = 0; i < 8; i++)
 		right &= close_to(y[i], (x[i] - mean[i % 2]) / sqrt(variance[i % 2]));
+	op.moments = tensor_view(moments, DTYPE_F32, 2, (int64_t[]){ 2, 2 });
+	op.y.data = NULL;
+	right &= kernels_group_norm(k, &op) == STATUS_OK;
+	for (int i = 0; i < 2; i++)
+		right &= close_to(moments[2 * i], mean[i]) && close_to(moments[2 * i + 1], variance[i]);
+	memcpy(moments, (float[]){ 1, 4, 2, 16 }, sizeof moments);
+	op.y.data = y;
+	right &= kernels_group_norm(k, &op) == STATUS_OK;
+	for (int i = 0; i < 8; i++)
+		right &= close_to(y[i], (x[i] - 1.0 - i % 2) / (2.0 + i % 2 * 2.0));
+	op.moments.data = NULL;
 	op.groups = 1; /* mean 4.25; mean of squares (1+25+9+81+100+25+144+1)/8 = 48.25 */
 	op.silu = true;
 	right &= kernels_group_norm(k, &op) == STATUS_OK;
