@@ -30,8 +30,8 @@ enum status autoencoder_open(
 void autoencoder_close(struct autoencoder *a);                                   /* NULL is allowed */
 
 /* latents [channels, h, w] F32; *picture [h * f, w * f, 3] F32 is taken from the arena.  rows 0: all at once; else in
- * bands of so many rows, which takes a third of the memory and up to a third more arithmetic; the picture is the same
- * but for the rounding of sums. */
+ * bands of so many rows, which takes a third of the memory and a third to two fifths more arithmetic; the picture is
+ * the same but for the rounding of sums. */
 enum status autoencoder_decode(
 	struct autoencoder *a, struct arena *arena, struct tensor latents, int64_t rows, struct tensor *picture);
 

@@ -367,10 +367,11 @@ static enum status check_finite(struct engine *e, struct tensor t, const char *w
 				e->loaded[0].model.path, what, dtype_name(kernels_weight_dtype(e->k)));
 }
 
-static enum status encode_png(struct engine *e, struct run *run, struct tensor picture, struct bytes *png)
+static enum status encode_png(struct engine *e, struct run *run, bool pixels, struct tensor picture, struct bytes *png)
 {
 	const struct recipe *r = run->recipe;
-	uint8_t *rgb = malloc((size_t)r->width * (size_t)r->height * 3);
+	const size_t len = (size_t)r->width * (size_t)r->height * 3;
+	uint8_t *rgb = malloc(len);
 	enum status status;
 
 	if (!rgb)
@@ -379,7 +380,7 @@ static enum status encode_png(struct engine *e, struct run *run, struct tensor p
 	if (status == STATUS_OK)
 		status = trace_pixels(run->trace, "image", rgb, r->height, r->width);
 	if (status == STATUS_OK)
-		status = png_encode(rgb, r->width, r->height, png);
+		status = pixels ? bytes_add(png, rgb, len) : png_encode(rgb, r->width, r->height, png);
 	free(rgb);
 	return status;
 }
@@ -541,7 +542,7 @@ static enum status paint(struct engine *e, struct run *run, struct progress *p, 
 	TRY(compute(e, run, p, &picture));
 	TRY(trace_picture(run->trace, run->k, picture, "decoded"));
 	TRY(begin(p, STAGE_PNG, 0));
-	return encode_png(e, run, picture, png);
+	return encode_png(e, run, p->job->pixels, picture, png);
 }
 
 enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png)

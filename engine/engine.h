@@ -49,6 +49,7 @@ struct engine_job {
 	const struct model *model;
 	const struct recipe *recipe;
 	const char *trace;                                               /* file for the stages, or NULL */
+	bool pixels;                                                     /* the 8-bit RGB instead of a PNG */
 	bool (*cancelled)(void *context);                                /* may be NULL; asked between steps */
 	void (*progress)(void *context, const struct engine_progress *); /* may be NULL */
 	void *context;
@@ -60,7 +61,8 @@ const char *engine_device(const struct engine *e);
 const char *engine_about(const struct engine *e); /* kernels_about */
 enum dtype engine_dtype(const struct engine *e);  /* what keys say: F32, BF16, or I8 or F8_E4M3 of the weights */
 
-/* Loads what the model needs (nothing that is loaded already) and appends the bare PNG (png.h) to *png. */
+/* Loads what the model needs (nothing that is loaded already) and appends the bare PNG (png.h), or the pixels, to *png.
+ */
 enum status engine_generate(struct engine *e, const struct engine_job *job, struct bytes *png);
 
 /* Models stay loaded side by side while there is memory; the one unused for longest goes first.  The identity

@@ -253,11 +253,12 @@ static enum status serve_hash(struct serving *s, const json_t *body)
 }
 
 static enum status run_engine(
-	struct making *making, const struct model *m, const struct recipe *recipe, struct bytes *png)
+	struct making *making, const struct model *m, const struct recipe *recipe, bool pixels, struct bytes *png)
 {
 	return engine_generate(making->serving->engine,
 		&(struct engine_job){ .model = m,
 			.recipe = recipe,
+			.pixels = pixels,
 			.cancelled = is_cancelled,
 			.progress = send_progress,
 			.context = making },
@@ -285,7 +286,7 @@ static enum status serve_generate(struct serving *s, const json_t *body)
 
 	TRY(open_model(body, &m));
 	TRY(recipe_from_json(json_object_get(body, "recipe"), &recipe));
-	status = run_engine(&making, &m, &recipe, &png);
+	status = run_engine(&making, &m, &recipe, json_is_true(json_object_get(body, "pixels")), &png);
 	if (status == STATUS_OK)
 		status = hand_over(&making, &png);
 	bytes_free(&png);
@@ -306,7 +307,7 @@ static enum status serve_warm(struct serving *s, const json_t *body)
 	TRY(open_model(body, &m));
 	fields.width = fields.height = (64 + m.size_multiple - 1) / m.size_multiple * m.size_multiple;
 	TRY(recipe_resolve(&fields, &m, &recipe));
-	status = run_engine(&making, &m, &recipe, &png);
+	status = run_engine(&making, &m, &recipe, true, &png);
 	bytes_free(&png);
 	recipe_free(&recipe);
 	return status == STATUS_OK ? reply_done(s, &making.last, -1) : status;

@@ -4,6 +4,11 @@
  * Everything a worker can do costs at most its job: a crash, a kill, a hang and garbage on the wire all end the process
  * ("bury") and the job is tried once more on a fresh one.  Fresh workers wait longer the more of them died in a row.
  *
+ * Between the steps of one picture and those of the next a GPU would wait for the PNG, the disk and the readers.  So
+ * its worker hands over pixels, and what is left to do for them is done on a thread of its own beside the next job
+ * ("finisher"), one picture at a time: pictures end in their order, and what a worker that dies meanwhile costs is the
+ * next job alone.  On the cpu the next job would have to share the processor with it, and would gain nothing.
+ *
  * A hang is told by silence: no message and no processor time used for jobs.patience seconds.  A worker that runs in
  * circles uses the processor and is not told from one that works; a cancel ends it after CANCEL_GRACE_S.
  */
@@ -17,6 +22,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "engine/png.h"
 #include "fs/contents.h"
 #include "fs/errnos.h"
 #include "fs/key.h"
@@ -430,18 +436,43 @@ static enum status warm(struct instance *in, struct job *job)
 	return STATUS_OK;
 }
 
+/* A job and what came of it so far. */
+struct work {
+	struct instance *in;
+	struct job *job;
+	struct answer a;
+	struct bytes text; /* that the key was made of */
+	struct bytes png;  /* made here, of pixels */
+	double start;
+};
+
+/* Whether the worker hands over pixels. */
+static bool overlaps(const struct instance *in)
+{
+	bool cpu;
+
+	pthread_mutex_lock(&in->pool->jobs->mu);
+	cpu = strcmp(in->pool->device_found, "cpu") == 0;
+	pthread_mutex_unlock(&in->pool->jobs->mu);
+	return !cpu;
+}
+
 static enum status take_picture(struct instance *in, const struct job *job, int fd, struct answer *a)
 {
+	const struct recipe *r = &job->recipe;
 	enum status status =
 		fd < 0 ? status_fail(STATUS_CORRUPT, "no picture")
-		       : picture_map(fd, job->recipe.width, job->recipe.height, &a->map, &a->result.png_len);
+		       : (a->pixels ? picture_map_pixels : picture_map)(fd, r->width, r->height, &a->map, &a->map_len);
 
 	if (fd >= 0)
 		close(fd);
 	if (status == STATUS_CORRUPT)
 		return bury_for(in, status);
 	TRY(status);
-	a->result.png = a->map;
+	if (!a->pixels) {
+		a->result.png = a->map;
+		a->result.png_len = a->map_len;
+	}
 	return STATUS_OK;
 }
 
@@ -452,8 +483,11 @@ static enum status generate(struct instance *in, struct job *job, struct answer 
 	enum status status;
 	int fd = -1;
 
+	a->pixels = overlaps(in);
 	if (body && recipe_to_json(&job->recipe, &recipe) == STATUS_OK)
 		json_object_set_new(body, "recipe", recipe);
+	if (body)
+		json_object_set_new(body, "pixels", json_boolean(a->pixels));
 	in->generating = true;
 	status = request(in, body, job, WIRE_DONE, &reply, &fd);
 	if (status == STATUS_OK)
@@ -467,36 +501,21 @@ static enum status generate(struct instance *in, struct job *job, struct answer 
 	return STATUS_OK;
 }
 
-/* A picture that cannot be kept is still handed out. */
-static void store(struct instance *in, const struct bytes *text, const struct answer *a)
+/* By its key: from the cache, or made. */
+static enum status make_keyed(struct instance *in, struct work *w, const char *hash)
 {
-	struct cache *c = in->pool->jobs->cache;
-	int error = cache_put(c, a->result.key, a->result.png, a->result.png_len, (const char *)text->data, text->len);
-
-	if (error)
-		log_warn("the picture %s is not kept: %s", a->result.key, cache_text());
-}
-
-/* By its key: from the cache, or made and put there. */
-static enum status make_keyed(
-	struct instance *in, struct job *job, const char *hash, struct bytes *text, struct answer *a)
-{
-	struct jobs *j = in->pool->jobs;
-
-	TRY(key_make(&job->recipe, hash, in->dtype, text, a->result.key));
-	if (jobs_find_cached(j, a->result.key, a))
+	TRY(key_make(&w->job->recipe, hash, in->dtype, &w->text, w->a.result.key));
+	if (jobs_find_cached(in->pool->jobs, w->a.result.key, &w->a))
 		return STATUS_OK;
-	TRY(generate(in, job, a));
-	store(in, text, a);
-	return STATUS_OK;
+	return generate(in, w->job, &w->a);
 }
 
-static enum status attempt(struct instance *in, struct job *job, struct answer *a)
+static enum status attempt(struct instance *in, struct work *w)
 {
 	char hash[MODEL_HASH_LEN + 1];
-	struct bytes text = { 0 };
-	enum status status;
+	struct job *job = w->job;
 
+	w->text.len = 0;
 	note_start(in, job);
 	if (!in->worker)
 		TRY(start_worker(in, job));
@@ -504,53 +523,124 @@ static enum status attempt(struct instance *in, struct job *job, struct answer *
 	TRY(learn_contents(in, job));
 	if (find_ask(in, job) != ASK_GO_ON)
 		return cancelled();
-	if (job->warm)
-		return warm(in, job);
-	status = make_keyed(in, job, hash, &text, a);
-	bytes_free(&text);
-	return status;
+	return job->warm ? warm(in, job) : make_keyed(in, w, hash);
 }
 
-/* How it failed, in the answer. */
-static void fail_answer(struct instance *in, const struct job *job, enum status status, int kills, struct answer *a)
+/* ---- the end of a job */
+
+/* The PNG of the pixels that the worker made. */
+static enum status encode(struct work *w)
 {
-	bool unwanted = find_ask(in, job) != ASK_GO_ON || status == STATUS_CANCELLED;
+	const struct recipe *r = &w->job->recipe;
+	const double start = jobs_now();
+
+	note_phase(w->in, w->job, stage_name(STAGE_PNG));
+	TRY(png_encode(w->a.map, r->width, r->height, &w->png));
+	w->a.result.png = w->png.data;
+	w->a.result.png_len = w->png.len;
+	w->a.result.seconds[STAGE_PNG] += jobs_now() - start;
+	return STATUS_OK;
+}
+
+/* A picture that cannot be kept is still handed out. */
+static void store(const struct work *w)
+{
+	const struct job_result *r = &w->a.result;
+	int error = cache_put(
+		w->in->pool->jobs->cache, r->key, r->png, r->png_len, (const char *)w->text.data, w->text.len);
+
+	if (error)
+		log_warn("the picture %s is not kept: %s", r->key, cache_text());
+}
+
+/* How it failed, in the answer.  crashed: its worker did. */
+static void fail_answer(struct work *w, enum status status, bool crashed, int kills)
+{
+	const struct job *job = w->job;
+	struct answer *a = &w->a;
+	bool unwanted = find_ask(w->in, job) != ASK_GO_ON || status == STATUS_CANCELLED;
 
 	a->killed_twice = kills >= ATTEMPTS && !unwanted;
 	snprintf(a->text, sizeof a->text, "%s%s", unwanted ? "cancelled" : status_text(),
 		a->killed_twice ? ", twice" : "");
 	a->result.status = unwanted ? STATUS_CANCELLED : status;
-	a->result.error = unwanted ? ECANCELED : in->crashed ? EIO : errno_of_status(status);
+	a->result.error = unwanted ? ECANCELED : crashed ? EIO : errno_of_status(status);
 	a->result.text = a->text;
 	if (!unwanted)
 		log_warn("%s (%s): %s", job->name, job->model->name, a->text);
 }
 
-static void run_job(struct instance *in, struct job *job)
+/* Tells whoever waits, and frees the work.  In the instance's thread or its finisher. */
+static void end_work(struct work *w)
 {
-	struct answer a = { .result.text = "" };
+	jobs_finish(w->in->pool->jobs, w->job, &w->a);
+	if (w->a.result.from_cache)
+		cache_release(&w->a.object);
+	picture_unmap(w->a.map, w->a.map_len);
+	bytes_free(&w->text);
+	bytes_free(&w->png);
+	free(w);
+}
+
+/* From a picture to its readers. */
+static void *finish(void *argument)
+{
+	struct work *w = argument;
+	const struct job *job = w->job;
+	enum status status = w->a.pixels ? encode(w) : STATUS_OK;
+
+	if (status != STATUS_OK) {
+		fail_answer(w, status, false, 0);
+	} else if (!w->a.result.from_cache) {
+		if (!job->warm)
+			store(w);
+		log_info("%s (%s): %s in %.2f s", job->name, job->model->name, job->warm ? "loaded" : "painted",
+			jobs_now() - w->start);
+	}
+	end_work(w);
+	return NULL;
+}
+
+static void wait_finisher(struct instance *in)
+{
+	if (in->finishing)
+		pthread_join(in->finisher, NULL);
+	in->finishing = false;
+}
+
+/* Beside the next job, or here where there is no thread for it. */
+static void finish_aside(struct instance *in, struct work *w)
+{
+	wait_finisher(in);
+	if (pthread_create(&in->finisher, NULL, finish, w) == 0)
+		in->finishing = true;
+	else
+		finish(w);
+}
+
+static void run_job(struct instance *in, struct job *job, struct work *w)
+{
 	enum status status = STATUS_OK;
-	double start = jobs_now();
 	int kills = 0;
 
+	*w = (struct work){ .in = in, .job = job, .a = { .result.text = "" }, .start = jobs_now() };
 	for (int i = 0; i < ATTEMPTS; i++) {
 		in->crashed = in->blamed = false;
-		status = attempt(in, job, &a);
+		status = attempt(in, w);
 		kills += in->blamed;
 		if (!in->crashed || find_ask(in, job) != ASK_GO_ON)
 			break;
 		if (i + 1 < ATTEMPTS)
 			log_warn("%s (%s): %s; trying once more", job->name, job->model->name, status_text());
 	}
-	if (status != STATUS_OK)
-		fail_answer(in, job, status, kills, &a);
-	else if (!a.result.from_cache)
-		log_info("%s (%s): %s in %.2f s", job->name, job->model->name, job->warm ? "loaded" : "painted",
-			jobs_now() - start);
-	jobs_finish(in->pool->jobs, job, &a);
-	if (a.result.from_cache)
-		cache_release(&a.object);
-	picture_unmap(a.map, a.result.png_len);
+	if (status != STATUS_OK) {
+		fail_answer(w, status, in->crashed, kills);
+		end_work(w);
+	} else if (w->a.pixels) {
+		finish_aside(in, w);
+	} else {
+		finish(w);
+	}
 }
 
 /* ---- between jobs */
@@ -599,17 +689,24 @@ static void *instance_main(void *argument)
 {
 	char identity[MODEL_HASH_LEN + 1];
 	struct instance *in = argument;
+	struct work *w = NULL;
 	struct job *job;
 
 	while (find_ask(in, NULL) != ASK_STOP) {
-		if (take_unload(in, identity))
+		if (take_unload(in, identity)) {
 			unload(in, identity);
-		else if ((job = jobs_take(in)))
-			run_job(in, job);
-		else
+		} else if (!w && !(w = malloc(sizeof *w))) {
+			wait_events(in, TICK_MS); /* no memory: later */
+		} else if ((job = jobs_take(in))) {
+			run_job(in, job, w);
+			w = NULL;
+		} else {
 			rest(in);
+		}
 	}
+	free(w);
 	retire(in);
+	wait_finisher(in);
 	return NULL;
 }
 

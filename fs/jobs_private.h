@@ -62,9 +62,11 @@ struct instance {
 	uint64_t last_id;      /* of the last request */
 	int deaths;            /* of its workers since a job was finished */
 	double not_before;     /* when the next worker may start, jobs_now() */
-	bool started;          /* a worker was */
-	bool generating;       /* a request that runs a recipe is under way */
-	bool crashed, blamed;  /* in this attempt: the worker ended; while it ran the recipe */
+	bool finishing;        /* the job before is ended by `finisher`; to be joined */
+	pthread_t finisher;
+	bool started;         /* a worker was */
+	bool generating;      /* a request that runs a recipe is under way */
+	bool crashed, blamed; /* in this attempt: the worker ended; while it ran the recipe */
 	/* guarded by jobs.mu */
 	pid_t pid; /* 0: no process */
 	int n_loaded;
@@ -122,7 +124,9 @@ struct answer {
 	struct job_result result;
 	char text[JOBS_TEXT_LEN];
 	struct cache_object object; /* the picture, when it came from the cache */
-	void *map;                  /* or when a worker made it */
+	void *map;                  /* or when a worker made it, of map_len bytes; pixels: no PNG yet */
+	size_t map_len;
+	bool pixels;
 	bool killed_twice;
 };
 

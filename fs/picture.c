@@ -59,6 +59,17 @@ static enum status check_file(int fd, uint64_t max, size_t *len)
 	return STATUS_OK;
 }
 
+/* private: before Linux 6.7 a sealed file cannot be mapped shared */
+static enum status map_file(int fd, size_t len, void **out)
+{
+	void *map = mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, 0);
+
+	if (map == MAP_FAILED)
+		return status_fail(STATUS_NO_MEMORY, "cannot map a picture of %zu bytes: %s", len, strerror(errno));
+	*out = map;
+	return STATUS_OK;
+}
+
 enum status picture_map(int fd, int width, int height, void **png, size_t *len)
 {
 	int got_width, got_height;
@@ -67,10 +78,7 @@ enum status picture_map(int fd, int width, int height, void **png, size_t *len)
 	void *map;
 
 	TRY(check_file(fd, png_size(width, height, 0, NULL), &size));
-	/* private: before Linux 6.7 a sealed file cannot be mapped shared */
-	map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (map == MAP_FAILED)
-		return status_fail(STATUS_NO_MEMORY, "cannot map a picture of %zu bytes: %s", size, strerror(errno));
+	TRY(map_file(fd, size, &map));
 	status = png_check(map, size, &got_width, &got_height);
 	if (status == STATUS_OK && (got_width != width || got_height != height))
 		status = status_fail(
@@ -80,6 +88,19 @@ enum status picture_map(int fd, int width, int height, void **png, size_t *len)
 		return status;
 	}
 	*png = map;
+	*len = size;
+	return STATUS_OK;
+}
+
+enum status picture_map_pixels(int fd, int width, int height, void **rgb, size_t *len)
+{
+	const uint64_t wanted = (uint64_t)width * (uint64_t)height * 3;
+	size_t size = 0;
+
+	TRY(check_file(fd, wanted, &size));
+	if (size != wanted)
+		return status_fail(STATUS_CORRUPT, "%zu bytes are not the pixels of %dx%d", size, width, height);
+	TRY(map_file(fd, size, rgb));
 	*len = size;
 	return STATUS_OK;
 }

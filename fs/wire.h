@@ -7,14 +7,14 @@
  *     to the worker      hello     device, dtype, threads, nice, memory_limit, packed, packed_limit, numerics
  *                        hash      path, name, identity            of a model; read every file of it
  *                        hash      path, identity                  of something else: a LoRA, a part
- *                        generate  path, name, identity, recipe
+ *                        generate  path, name, identity, recipe, pixels
  *                        warm      path, name, identity            load it
  *                        unload    model                           its identity
  *                        cancel                                    its id is that of the request to end
  *     from the worker    ready     device, dtype                   after hello
  *                        hashed    hash                            after hash
  *                        progress  stage, step, steps, seconds     while generate and warm run
- *                        done      seconds, memory, loaded, loras  after generate, with the picture; warm; unload
+ *                        done      seconds, memory, loaded, loras  after generate, with the PNG or pixels; warm; unload
  *                        failed    status, text                    after any of them
  *
  * The end of the connection tells a worker to quit.  The daemon trusts a worker with nothing: wire_read_reply checks
