@@ -169,7 +169,7 @@ eval-model: ## how well MODEL paints what it is asked: figures, and a sheet in $
 	@$(PYTHON) training/evaluate.py $(MODEL) $(DATA) --sheet $(BUILD)/sheet.png --json $(BUILD)/figures.json
 
 # what reads bytes from elsewhere, with what that needs
-PARSERS := tests/fuzz/no_kernels.c kernels/status.c kernels/tensor.c $(addprefix engine/,bytes.c fp8.c gguf.c gguf_blocks.c gguf_grids.c json.c \
+PARSERS := tests/fuzz/no_kernels.c kernels/status.c kernels/tensor.c $(addprefix engine/,bytes.c content.c fp8.c gguf.c gguf_blocks.c gguf_grids.c json.c \
            derive.c lora.c lora_names.c lora_product.c names.c pickle.c png.c random_weights.c recipe.c recipe_fields.c \
            recipe_text.c rng.c rng_tensor.c safetensors.c stored.c survey.c text.c weights.c zip.c) \
            $(wildcard engine/tokenizer*.c engine/sampler*.c) \
