@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "engine/family.h"
+#include "engine/memo_files.h"
 #include "engine/png.h"
 
 /* Weights stay loaded together while they take at most this share of memory; the rest is for activations and others. */
@@ -20,10 +21,16 @@ enum residence { TOGETHER, TURNS, ALONE, RESIDENCE_COUNT };
 
 enum { PLANS_MAX = 8 };
 
+/* Embeddings on disk: of how many bytes together, and of models from how many bytes on: the text encoder of a smaller
+ * one is as fast as a file. */
+static const uint64_t TEXTS_LIMIT = (uint64_t)256 << 20, TEXTS_MIN = (uint64_t)256 << 20;
+
 struct engine {
 	struct kernels *k;
 	struct arena *arena;
 	struct memory_budget memory;
+	struct memo_files *texts; /* NULL: none are kept */
+	uint64_t texts_min;
 	bool planned_memory;      /* by plan(), not by the budget alone: of a device with memory of its own */
 	enum residence residence; /* of the job under way */
 	bool bands;               /* the same */
@@ -82,6 +89,17 @@ static enum status set_budget(struct engine *e, uint64_t limit)
 	return STATUS_OK;
 }
 
+/* Beside the copies of packed weights. */
+static void keep_texts(struct engine *e, const struct engine_options *options)
+{
+	const uint64_t limit = options->packed_limit < TEXTS_LIMIT ? options->packed_limit : TEXTS_LIMIT;
+	char dir[PATH_MAX];
+
+	if ((size_t)snprintf(dir, sizeof dir, "%s/texts", options->packed) < sizeof dir)
+		e->texts = memo_files_new(dir, limit);
+	e->texts_min = options->texts_min ? options->texts_min : TEXTS_MIN;
+}
+
 enum status engine_open(const struct engine_options *options, struct engine **out)
 {
 	struct engine *e = calloc(1, sizeof *e);
@@ -92,8 +110,10 @@ enum status engine_open(const struct engine_options *options, struct engine **ou
 	status = kernels_open(options->device, options->dtype, options->threads, &e->k);
 	if (status == STATUS_OK)
 		status = set_budget(e, options->memory_limit);
-	if (status == STATUS_OK && options->packed && options->packed_limit > 0)
+	if (status == STATUS_OK && options->packed && options->packed_limit > 0) {
 		kernels_keep_packed(e->k, options->packed, options->packed_limit);
+		keep_texts(e, options);
+	}
 	if (status == STATUS_OK)
 		status = arena_open(
 			e->k, e->planned_memory ? e->memory.limit : physical_memory(), &e->arena); /* addresses only */
@@ -131,6 +151,7 @@ void engine_close(struct engine *e)
 	engine_unload(e, NULL);
 	arena_close(e->arena);
 	kernels_close(e->k);
+	memo_files_free(e->texts);
 	free(e);
 }
 
@@ -537,6 +558,8 @@ static enum status paint(struct engine *e, struct run *run, struct progress *p, 
 	struct tensor picture;
 
 	TRY(plan(e, p->job));
+	run->identity = p->job->model->identity;
+	run->texts = p->job->model->random || p->job->model->file_bytes < e->texts_min ? NULL : e->texts;
 	run->bands = e->bands;
 	run->memory_limit = e->planned_memory ? 0 : e->memory.limit;
 	TRY(compute(e, run, p, &picture));

@@ -23,6 +23,7 @@ struct engine_options {
 	uint64_t memory_limit; /* bytes; 0: no limit of ours */
 	const char *packed;    /* folder for copies of packed weights, or NULL */
 	uint64_t packed_limit; /* bytes of all copies */
+	uint64_t texts_min;    /* models of as many bytes keep embeddings in packed/texts; 0: the usual */
 };
 
 enum stage { STAGE_LOAD, STAGE_TEXT, STAGE_STEP, STAGE_DECODE, STAGE_PNG, STAGE_COUNT };

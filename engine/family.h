@@ -23,6 +23,8 @@ struct run {
 	const struct recipe *recipe;
 	struct trace *trace;       /* NULL: no trace is wanted */
 	struct rng rng;            /* every random number of the job comes from it, in order */
+	struct memo_files *texts;  /* where embeddings are kept; NULL: nowhere */
+	const char *identity;      /* of the job's model, where texts are kept */
 	double load_seconds;       /* spent on loading weights: families add to it */
 	bool bands;                /* a picture is decoded in bands of rows, so that it takes less memory */
 	uint64_t memory_limit;     /* of what the handle holds, where no plan decides about bands; 0: none */
@@ -39,6 +41,7 @@ struct memory_budget {
 	bool alone; /* an autoencoder does not share the memory of the network before it, where not all stays loaded */
 };
 
+struct memo_files;
 struct part_kind;
 typedef enum status part_visit(void *context, const struct part_kind *kind, const struct component *c);
 

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "engine/bytes.h"
+#include "engine/memo_files.h"
 
 struct entry {
 	XXH128_hash_t key;
@@ -69,6 +70,75 @@ static void use(struct memo *m, int i)
 	m->entry[0] = used;
 }
 
+static void forget_last(struct memo *m)
+{
+	struct entry *last = &m->entry[--m->n];
+
+	m->len -= last->len;
+	entry_free(last);
+}
+
+static void insert(struct memo *m, const struct entry *fresh)
+{
+	while (m->n == MEMO_ENTRIES || m->len + fresh->len > MEMO_BYTES)
+		forget_last(m);
+	m->entry[m->n++] = *fresh;
+	m->len += fresh->len;
+	use(m, m->n - 1);
+}
+
+/* ---- on disk ----------------------------------------------------------------------------------------------------- */
+
+/* Whether the entry may be told apart by content alone: of every LoRA and file the hash is known. */
+static bool is_hashed(const struct recipe *r)
+{
+	for (int i = 0; i < r->n_loras; i++)
+		if (!*r->loras[i].hash)
+			return false;
+	for (int i = 0; i < r->n_files; i++)
+		if (!*r->files[i].hash)
+			return false;
+	return true;
+}
+
+/* Of the words, the model's files (encoders, tokenizers, configurations) and what computes.  False: nothing of this
+ * job is on disk. */
+static bool file_key(const struct run *run, XXH128_hash_t words, int n, char out[MEMO_KEY_LEN + 1])
+{
+	char arithmetic[512], text[768];
+	XXH128_canonical_t key;
+
+	if (!run->texts || !is_hashed(run->recipe))
+		return false;
+	kernels_arithmetic(run->k, arithmetic, sizeof arithmetic);
+	snprintf(text, sizeof text, "%s\n%s\n%d %016llx%016llx", arithmetic, run->identity, n,
+		(unsigned long long)words.high64, (unsigned long long)words.low64);
+	XXH128_canonicalFromHash(&key, XXH3_128bits(text, strlen(text)));
+	for (size_t i = 0; i < sizeof key.digest; i++)
+		snprintf(out + 2 * i, 3, "%02x", key.digest[i]);
+	return true;
+}
+
+/* From disk into the memo; false: not there. */
+static bool fetch(struct memo *m, const struct run *run, XXH128_hash_t words, int n)
+{
+	struct entry fresh = { .key = words, .n = n };
+	char key[MEMO_KEY_LEN + 1];
+
+	if (!file_key(run, words, n, key) || !memo_files_read(run->texts, key, n, fresh.tensor))
+		return false;
+	for (int i = 0; i < n; i++)
+		fresh.len += (size_t)tensor_count(&fresh.tensor[i]) * dtype_size(fresh.tensor[i].dtype);
+	if (fresh.len > MEMO_BYTES) {
+		entry_free(&fresh);
+		return false;
+	}
+	insert(m, &fresh);
+	return true;
+}
+
+/* ---- the memo ---------------------------------------------------------------------------------------------------- */
+
 enum status memo_recall(struct memo *m, struct run *run, int sign, int n, struct tensor *out, bool *found)
 {
 	struct tensor taken[MEMO_TENSORS];
@@ -81,9 +151,10 @@ enum status memo_recall(struct memo *m, struct run *run, int sign, int n, struct
 	TRY(make_key(run->recipe, sign, &key));
 	while (i < m->n && !(XXH128_isEqual(m->entry[i].key, key) && m->entry[i].n == n))
 		i++;
-	if (i == m->n)
+	if (i < m->n)
+		use(m, i);
+	else if (!fetch(m, run, key, n))
 		return STATUS_OK;
-	use(m, i);
 	for (int j = 0; j < n; j++) {
 		const struct tensor *kept = &m->entry[0].tensor[j];
 
@@ -93,14 +164,6 @@ enum status memo_recall(struct memo *m, struct run *run, int sign, int n, struct
 	memcpy(out, taken, (size_t)n * sizeof *out);
 	*found = true;
 	return STATUS_OK;
-}
-
-static void forget_last(struct memo *m)
-{
-	struct entry *last = &m->entry[--m->n];
-
-	m->len -= last->len;
-	entry_free(last);
 }
 
 /* The tensors on the host; on failure e is as far as it got. */
@@ -122,6 +185,7 @@ static enum status copy(struct kernels *k, int n, const struct tensor *tensors, 
 enum status memo_keep(struct memo *m, struct run *run, int sign, int n, const struct tensor *tensors)
 {
 	struct entry fresh = { 0 };
+	char key[MEMO_KEY_LEN + 1];
 	enum status s;
 
 	for (int i = 0; i < n; i++)
@@ -134,10 +198,8 @@ enum status memo_keep(struct memo *m, struct run *run, int sign, int n, const st
 		entry_free(&fresh);
 		return s;
 	}
-	while (m->n == MEMO_ENTRIES || m->len + fresh.len > MEMO_BYTES)
-		forget_last(m);
-	m->entry[m->n++] = fresh;
-	m->len += fresh.len;
-	use(m, m->n - 1);
+	if (file_key(run, fresh.key, n, key))
+		memo_files_write(run->texts, key, n, fresh.tensor);
+	insert(m, &fresh);
 	return STATUS_OK;
 }

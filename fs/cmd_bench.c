@@ -142,7 +142,8 @@ static enum status open_model(struct bench *b)
 		.threads = b->config.threads,
 		.memory_limit = b->config.memory_limit,
 		.packed = made_up ? NULL : b->packed,
-		.packed_limit = b->config.packed_limit };
+		.packed_limit = b->config.packed_limit,
+		.texts_min = UINT64_MAX }; /* what encoding takes is to be seen each time */
 	TRY(config_dtype(*m->dtype ? m->dtype : b->config.dtype, &b->options.dtype));
 	TRY(model_open(m->path, m->name, &b->model));
 	b->model.random = made_up;

@@ -171,16 +171,20 @@ static enum status open_model(const json_t *body, struct model *out)
 }
 
 /* Reads models wherever they lie, talks through its socket and writes pictures into sealed memory.  What it may write:
- * measurements of a device's kernels (tuning; NULL: none) and copies of packed weights (NULL: none), which are numbers,
- * checked by length and sum. */
+ * measurements of a device's kernels (tuning; NULL: none), copies of packed weights and embeddings (NULL: none), which
+ * are numbers, checked by length and sum. */
 static void enter_sandbox(const char *tuning, const char *packed)
 {
 	struct sandbox_path paths[] = { { "/", SANDBOX_READ, false }, SANDBOX_DEVICES,
 		{ tuning ? tuning : "/", tuning ? SANDBOX_ADD : SANDBOX_READ, false },
 		{ packed ? packed : "/", packed ? SANDBOX_KEEP : SANDBOX_READ, false } };
+	char texts[PATH_MAX + 16];
 
-	if (packed)
+	if (packed) {
 		mkdir(packed, 0700);
+		snprintf(texts, sizeof texts, "%s/texts", packed); /* inside, folders cannot be made */
+		mkdir(texts, 0700);
+	}
 	sandbox_enter(paths, sizeof paths / sizeof *paths);
 }
 

@@ -74,7 +74,7 @@ struct backend {
 	/* Where packed values may lie in a file: len and layout alone, as begin sets them; and what the bytes depend on
 	 * besides the source.  Else NULL. */
 	enum status (*pack_layout)(struct kernels *k, struct weight *w);
-	void (*layout)(struct kernels *k, char *out, size_t size);
+	void (*layout)(const struct kernels *k, char *out, size_t size);
 	enum status (*pack_rows)(struct kernels *k, struct weight *w, int64_t first, int64_t count, const void *rows);
 	void (*pack_free)(struct kernels *k, struct weight *w); /* frees layout */
 

@@ -114,6 +114,9 @@ bool kernels_tuning_folder(char *out, size_t size);
 /* Where the backend of GPUs lies, a shared object of its own.  False: nowhere. */
 bool kernels_plugin_file(char *out, size_t size);
 
+/* What results depend on, bit by bit, besides what is computed: the program's file, device, dtypes, libraries. */
+void kernels_arithmetic(const struct kernels *k, char *out, size_t size);
+
 /* Whether the device has memory of its own; then the bytes that are free there and all it has, else those of the host.
  * The limit is kept by the device's memory functions: STATUS_NO_MEMORY with the figures. */
 bool kernels_own_memory(const struct kernels *k);

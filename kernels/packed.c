@@ -143,6 +143,22 @@ static void open_new(struct packed *p, uint64_t bytes)
 	p->writing = true;
 }
 
+void kernels_arithmetic(const struct kernels *k, char *out, size_t size)
+{
+	struct stat st = { 0 };
+	size_t len;
+
+	if (k->backend->layout)
+		k->backend->layout(k, out, size);
+	else
+		snprintf(out, size, "%s %s %s %s", k->backend->name, k->about, dtype_name(k->dtype),
+			dtype_name(k->weight_dtype));
+	stat("/proc/self/exe", &st);
+	len = strlen(out);
+	snprintf(out + len, size - len, " %jd %jd.%09ld", (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec,
+		st.st_mtim.tv_nsec);
+}
+
 void kernels_packed_begin(struct kernels *k, const char *identity, uint64_t bytes)
 {
 	struct packed *p = k->packed;
@@ -155,11 +171,9 @@ void kernels_packed_begin(struct kernels *k, const char *identity, uint64_t byte
 		return;
 	stop(p);
 	/* another build may pack otherwise, or in another order */
-	stat("/proc/self/exe", &st);
-	k->backend->layout(k, text, sizeof text);
+	kernels_arithmetic(k, text, sizeof text);
 	len = strlen(text);
-	snprintf(text + len, sizeof text - len, " %jd %jd.%09ld %s", (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec,
-		st.st_mtim.tv_nsec, identity);
+	snprintf(text + len, sizeof text - len, " %s", identity);
 	XXH128_canonicalFromHash(&key, XXH3_128bits(text, strlen(text)));
 	snprintf(p->path, sizeof p->path, "%s/", p->dir);
 	for (size_t i = 0; i < sizeof key.digest; i++)

@@ -122,7 +122,7 @@ static enum status cpu_pack_begin(struct kernels *k, struct weight *w)
 	return memory_map(k, w->len, &w->data);
 }
 
-static void cpu_layout(struct kernels *k, char *out, size_t size)
+static void cpu_layout(const struct kernels *k, char *out, size_t size)
 {
 	char name[128];
 
