@@ -140,7 +140,7 @@ check-long: ## what takes longer: 100,000 prompts, pjdfstest (PJDFSTEST=DIR, as 
 
 asan: ## the unit tests, and a mount, under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory -j2 VARIANT=asan build/asan/promptfs tests
-	@ASAN_OPTIONS=suppressions=$(CURDIR)/tests/fs/asan.supp PROMPTFS_TESTS='unit cuda fuzz read' tests/run build/asan
+	@ASAN_OPTIONS=suppressions=$(CURDIR)/tests/fs/asan.supp PROMPTFS_TESTS='unit cuda fuzz read end' tests/run build/asan
 
 # OpenMP's barriers are unknown to it, so nothing that computes
 TSAN_TESTS := cache jobs jobs_end jobs_workers log queue wire

@@ -13,7 +13,8 @@
 
 enum status bytes_reserve(struct bytes *b, size_t more)
 {
-	size_t capacity = b->capacity ? b->capacity : 256;
+	/* what is reserved first is often all there will be */
+	size_t capacity = b->capacity ? b->capacity : more < 255 ? 256 : more + 1;
 	unsigned char *data;
 
 	if (more > SIZE_MAX / 4 || b->len > SIZE_MAX / 4)

@@ -273,6 +273,7 @@ static void close_all(struct daemon *d)
 	close_session(d);
 	parked_close_list(d->parked);
 	inodes_free(d->inodes);
+	opened_fini(&d->opened);
 	images_close(d->images);
 	outcomes_free(d->outcomes);
 	resolver_close(d->resolver);
@@ -323,6 +324,7 @@ enum status daemon_run(const struct daemon_options *options, struct config *conf
 	umask(0); /* the kernel applies each caller's own */
 	signal(SIGPIPE, SIG_IGN);
 	places_init(&d.places, raise_limits() / 2);
+	opened_init(&d.opened);
 	block_signals();
 	ended = open_all(&d, config);
 	if (ended == STATUS_OK)

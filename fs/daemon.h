@@ -20,6 +20,7 @@
 #include "fs/config.h"
 #include "fs/inodes.h"
 #include "fs/jobs.h"
+#include "fs/opened.h"
 #include "fs/outcomes.h"
 #include "fs/parked.h"
 #include "fs/records.h"
@@ -54,6 +55,7 @@ struct daemon {
 	struct outcomes *outcomes;
 	struct inodes *inodes;
 	struct places places;
+	struct opened_list opened;
 	struct images *images;
 	struct prompt *prompts; /* its root; held */
 	uid_t owner;

@@ -32,6 +32,7 @@ enum { SHELF_BYTES = 32 << 20 };
 
 /* A finished picture, shared by the inode and its open files. */
 struct finished {
+	struct opened opened;
 	atomic_int refs;
 	struct bytes png;
 };
@@ -64,12 +65,20 @@ struct images {
 
 /* ---- the shelf: finished pictures in memory ---- */
 
+static void finished_free(struct opened *o)
+{
+	struct finished *f = (struct finished *)o;
+
+	bytes_free(&f->png);
+	free(f);
+}
+
 static void finished_put(struct finished *f)
 {
 	if (!f || atomic_fetch_sub(&f->refs, 1) != 1)
 		return;
-	bytes_free(&f->png);
-	free(f);
+	opened_remove(&f->opened);
+	finished_free(&f->opened);
 }
 
 /* Returns what the shelf let go of, to be put without the lock. */
@@ -373,11 +382,11 @@ static enum status dress(const struct image *i, const struct job_result *result,
 			f->png.len, (unsigned long long)i->resolved->size);
 	if (s != STATUS_OK) {
 		if (f)
-			bytes_free(&f->png);
-		free(f);
+			finished_free(&f->opened);
 		return s;
 	}
 	atomic_init(&f->refs, 1);
+	opened_add(&i->d->opened, &f->opened, finished_free);
 	*out = f;
 	return STATUS_OK;
 }
@@ -643,9 +652,7 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		fuse_reply_err(req, fd < 0 ? errno : ENOMEM);
 		return;
 	}
-	fi->fh = (uintptr_t)l;
-	if (fuse_reply_open(req, fi) != 0)
-		listing_free(l);
+	listing_reply_open(l, &d->opened, req, fi);
 }
 
 /* ---- open and close ---- */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 struct listing {
+	struct opened opened;
 	struct listing_folder folder;
 	int fd;
 	pthread_mutex_t mu;
@@ -45,12 +46,26 @@ void listing_free(struct listing *l)
 {
 	if (!l)
 		return;
+	opened_remove(&l->opened);
 	drop_names(l);
 	free(l->names);
 	if (l->fd >= 0)
 		close(l->fd);
 	pthread_mutex_destroy(&l->mu);
 	free(l);
+}
+
+static void free_opened(struct opened *o)
+{
+	listing_free((struct listing *)o);
+}
+
+void listing_reply_open(struct listing *l, struct opened_list *opened, fuse_req_t req, struct fuse_file_info *fi)
+{
+	opened_add(opened, &l->opened, free_opened);
+	fi->fh = (uintptr_t)l;
+	if (fuse_reply_open(req, fi) != 0)
+		listing_free(l);
 }
 
 int listing_fd(const struct listing *l)

@@ -11,6 +11,8 @@
 #include <limits.h>
 #include <stdbool.h>
 
+#include "fs/opened.h"
+
 struct listing;
 
 /* What an entry is now: fills attr.st_ino and the type bits of attr.st_mode; with `plus` all of it, as a look-up by the
@@ -32,6 +34,9 @@ struct listing *listing_new(const struct listing_folder *folder, int fd);
 void listing_free(struct listing *l); /* NULL is allowed */
 int listing_add(struct listing *l, const char *name);
 int listing_fd(const struct listing *l);
+
+/* Answers OPENDIR: the open folder's handle is the listing, which is taken. */
+void listing_reply_open(struct listing *l, struct opened_list *opened, fuse_req_t req, struct fuse_file_info *fi);
 
 /* Answers READDIR and READDIRPLUS. */
 void listing_reply(struct listing *l, fuse_req_t req, size_t size, off_t offset, bool plus);

@@ -362,12 +362,34 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 /* ---- open files ---- */
 
+/* As it was when the file was opened. */
+struct text {
+	struct opened opened;
+	struct bytes bytes;
+};
+
+static void text_free(struct opened *o)
+{
+	struct text *text = (struct text *)o;
+
+	bytes_free(&text->bytes);
+	free(text);
+}
+
+static void text_close(struct text *text)
+{
+	if (!text)
+		return;
+	opened_remove(&text->opened);
+	text_free(&text->opened);
+}
+
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct daemon *d = fuse_req_userdata(req);
 	struct node *n = node_of(d, ino);
 	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
-	struct bytes *text;
+	struct text *text;
 	int error = 0;
 
 	/* root passes the modes */
@@ -376,25 +398,27 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	text = calloc(1, sizeof(*text));
-	if (!text || (!writes && (error = write_node(d, n, fuse_req_ctx(req)->uid, text, NULL)))) {
-		if (text)
-			bytes_free(text);
-		free(text);
-		fuse_reply_err(req, error ? error : ENOMEM);
+	if (text)
+		opened_add(&d->opened, &text->opened, text_free);
+	else
+		error = ENOMEM;
+	if (!error && !writes)
+		error = write_node(d, n, fuse_req_ctx(req)->uid, &text->bytes, NULL);
+	if (error) {
+		text_close(text);
+		fuse_reply_err(req, error);
 		return;
 	}
 	fi->fh = (uintptr_t)text;
 	fi->direct_io = 1;
 	fi->noflush = 1;
-	if (fuse_reply_open(req, fi) != 0) {
-		bytes_free(text);
-		free(text);
-	}
+	if (fuse_reply_open(req, fi) != 0)
+		text_close(text);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-	const struct bytes *text = (const struct bytes *)(uintptr_t)fi->fh;
+	const struct bytes *text = &((const struct text *)(uintptr_t)fi->fh)->bytes;
 	size_t from = offset < 0 || (uint64_t)offset > text->len ? text->len : (size_t)offset;
 
 	if (size > text->len - from)
@@ -415,10 +439,7 @@ static void op_write(
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct bytes *text = (struct bytes *)(uintptr_t)fi->fh;
-
-	bytes_free(text);
-	free(text);
+	text_close((struct text *)(uintptr_t)fi->fh);
 	fuse_reply_err(req, 0);
 }
 
@@ -490,16 +511,14 @@ static int list(struct daemon *d, fuse_ino_t ino, struct listing **out)
 
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct daemon *d = fuse_req_userdata(req);
 	struct listing *l = NULL;
-	int error = list(fuse_req_userdata(req), ino, &l);
+	int error = list(d, ino, &l);
 
-	if (error) {
+	if (error)
 		fuse_reply_err(req, error);
-		return;
-	}
-	fi->fh = (uintptr_t)l;
-	if (fuse_reply_open(req, fi) != 0)
-		listing_free(l);
+	else
+		listing_reply_open(l, &d->opened, req, fi);
 }
 
 const struct fuse_lowlevel_ops statusfs_ops = {

@@ -96,16 +96,18 @@ static void root_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *
 static void root_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct listing_folder how = { .dir = ino, .up = ino, .look = root_look, .unlook = unlook };
+	struct daemon *d = fuse_req_userdata(req);
 	struct listing *l = listing_new(&how, -1);
 	int error = l ? 0 : ENOMEM;
 
 	for (int t = TREE_ROOT + 1; t < TREE_COUNT && !error; t++)
 		error = listing_add(l, tree_names[t]);
-	fi->fh = (uintptr_t)l;
-	if (error)
-		fuse_reply_err(req, error);
-	if (error || fuse_reply_open(req, fi) != 0)
+	if (error) {
 		listing_free(l);
+		fuse_reply_err(req, error);
+	} else {
+		listing_reply_open(l, &d->opened, req, fi);
+	}
 }
 
 static const struct fuse_lowlevel_ops root_ops = {
