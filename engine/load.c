@@ -155,6 +155,8 @@ static enum status load_entry(
 	for (; n < LOAD_PARTS && e->part[n].name; n++) {
 		snprintf(name, sizeof name, "%s%s", prefix, e->part[n].name);
 		TRY(find_part(l, e, n, name, &parts[n]));
+		if (e->kind == LOAD_BLOCK)
+			weights_note_block(l->weights, l->dims[e->part[n].rows], l->dims[e->columns]);
 	}
 	if (!parts[0].data)
 		return STATUS_OK; /* a survey */

@@ -31,13 +31,32 @@ struct parts {
 	int n_beside;
 };
 
-/* There are no files to ask. */
-static enum status measure_random(struct parts *p, int i)
+/* Weights in 8 bits: a byte instead, and two numbers a row at the most. */
+static uint64_t saved_by_blocks(const struct parts *p, const struct survey *found, uint64_t bytes)
+{
+	const int64_t size = (int64_t)dtype_size(kernels_dtype(p->k));
+	const int64_t saved = found->block_values * (size - 1) - found->block_rows * 2 * (int64_t)sizeof(float);
+
+	/* files that lack some of what would be read are refused later */
+	return saved > 0 && (uint64_t)saved < bytes ? (uint64_t)saved : 0;
+}
+
+static bool has_blocks(const struct parts *p)
+{
+	return kernels_weight_dtype(p->k) != kernels_dtype(p->k);
+}
+
+/* By what the part would read: how many weights, where there are no files to ask, and which of them are kept in 8
+ * bits. */
+static enum status survey_bytes(struct parts *p, int i)
 {
 	struct survey found = { 0 };
 	enum status status = survey_part(&p->kinds[i], &p->part[i].component, &found);
 
-	p->part[i].bytes = (uint64_t)found.parameters * dtype_size(kernels_dtype(p->k));
+	if (p->part[i].component.random)
+		p->part[i].bytes = (uint64_t)found.parameters * dtype_size(kernels_dtype(p->k));
+	if (status == STATUS_OK && has_blocks(p))
+		p->part[i].bytes -= saved_by_blocks(p, &found, p->part[i].bytes);
 	survey_free(&found);
 	return status;
 }
@@ -73,12 +92,12 @@ static enum status measure(struct parts *p, int i)
 	struct weights *w;
 
 	if (p->part[i].component.random)
-		return measure_random(p, i);
+		return survey_bytes(p, i);
 	TRY(weights_open_component(&p->part[i].component, &w));
 	identify(w, p->kinds[i].component, p->part[i].identity);
 	p->part[i].bytes = (uint64_t)weights_parameters(w) * dtype_size(kernels_dtype(p->k));
 	weights_close(w);
-	return STATUS_OK;
+	return has_blocks(p) ? survey_bytes(p, i) : STATUS_OK;
 }
 
 static uint64_t turn_bytes(const struct parts *p, int turn)

@@ -36,6 +36,8 @@ struct survey {
 	int64_t n, capacity;
 	int64_t count[SURVEY_STATES];
 	int64_t parameters; /* of what is read */
+	int64_t block_values,
+		block_rows; /* of these, in matrices that a handle may keep in 8 bits (kernels_pack_block) */
 };
 
 /* STATUS_CORRUPT and so on where the configuration or a file cannot be read; what does not fit is in the result. */

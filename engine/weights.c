@@ -582,6 +582,14 @@ static enum status survey_find(const struct weights *w, const char *name, int ra
 	return survey_add(w->survey, &found);
 }
 
+void weights_note_block(const struct weights *w, int64_t rows, int64_t columns)
+{
+	if (!w->survey)
+		return;
+	w->survey->block_values += rows * columns;
+	w->survey->block_rows += rows;
+}
+
 static enum status survey_rest(const struct weights *w, const struct stored_tensor *t, bool passed)
 {
 	struct survey_tensor found = { .name = t->name,

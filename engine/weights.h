@@ -61,8 +61,10 @@ int64_t weights_count(const struct weights *w);
 const char *weights_name(const struct weights *w, int64_t i);
 const char *weights_path(const struct weights *w, const char *name); /* the file that holds it, for messages */
 uint64_t weights_bytes(const struct weights *w);                     /* all tensors' data together */
-int64_t weights_parameters(const struct weights *w);                 /* all tensors' elements together */
-enum dtype weights_dtype(const struct weights *w);                   /* of the largest tensor */
+/* In a survey: a matrix of what was asked for is one that may be kept in 8 bits. */
+void weights_note_block(const struct weights *w, int64_t rows, int64_t columns);
+int64_t weights_parameters(const struct weights *w); /* all tensors' elements together */
+enum dtype weights_dtype(const struct weights *w);   /* of the largest tensor */
 
 /* Gives the mapped pages that lie wholly inside t back to the system (madvise); t stays readable, but for computed
  * values, which are freed. */

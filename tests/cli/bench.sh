@@ -54,6 +54,14 @@ for name in zimage-tiny flux-dev-tiny sd15-tiny; do
 	check "$name with random weights" is "$status$err$(value 'r["model"], r["runs"][0]["stages"]["step"]["gflop"] > 0')" \
 		"0('random:$name', True)"
 done
+# what does not fit is refused with its size: a matrix in 8 bits counts a byte a weight
+# (ref has int8 beside f32)
+for size in bf16:7.8:12.3 f32:15.7:24.6 int8:15.7:6.6; do
+	IFS=: read -r dtype text transformer <<<"$size"
+	fails "random:z-image-turbo does not fit 1 GiB in $dtype" 1 \
+		"in $dtype its parts take: text encoder $text GB, transformer $transformer GB" \
+		bench --model random:z-image-turbo --device ref --dtype "$dtype" --limit 0 --memory-limit 1G
+done
 fails "no configurations of that name" 1 "no such configurations" bench --model random:nothing
 fails "another folder" 1 "no such configurations" bench --model random:../pocket
 fails "random weights are for benchmarks" 1 "neither diffusion_pytorch_model" generate --model random:sd15 -o x.png x
