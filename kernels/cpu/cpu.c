@@ -326,6 +326,12 @@ static enum status cpu_unary(struct kernels *k, enum unary f, struct tensor x, s
 	return STATUS_OK;
 }
 
+static enum status cpu_to_rgb8(struct kernels *k, struct tensor x, uint8_t *rgb)
+{
+	simd(k)->to_rgb8(&x, rgb);
+	return STATUS_OK;
+}
+
 const struct backend backend_cpu = {
 	.name = "cpu",
 	.open = cpu_open,
@@ -351,7 +357,8 @@ const struct backend backend_cpu = {
 	.gated_add = cpu_gated_add,
 	.add_row = cpu_add_row,
 	.unary = cpu_unary,
-	/* latents and pixels: too small to be worth a second version */
+	.to_rgb8 = cpu_to_rgb8,
+	/* latents: too small to be worth a second version */
 	.axpby = ref_axpby,
 	.clamp = ref_clamp,
 	.resize_nearest = ref_resize_nearest,
@@ -360,6 +367,5 @@ const struct backend backend_cpu = {
 	.patchify = ref_patchify,
 	.unpatchify = ref_unpatchify,
 	.to_nhwc = ref_to_nhwc,
-	.to_rgb8 = ref_to_rgb8,
 	.all_finite = ref_all_finite,
 };

@@ -27,6 +27,7 @@ struct simd {
 	void (*gated_add)(const struct tensor *x, const float *gate, const struct tensor *stream);
 	void (*add_row)(const float *row, const struct tensor *y);
 	void (*unary)(enum unary f, const struct tensor *x, const struct tensor *y);
+	void (*to_rgb8)(const struct tensor *x, uint8_t *rgb);
 	/* weights in I8: bytes of w->data (zeroed), rows in, products */
 	size_t (*i8_len)(const struct weight *w);
 	void (*i8_pack)(const struct weight *w, enum dtype dtype, int64_t first, int64_t count, const void *rows);

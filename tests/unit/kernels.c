@@ -453,6 +453,28 @@ static void test_moments(const struct pair *p, const struct group_norm *op, cons
 	cage_free(&got);
 }
 
+/* The same bytes as ref; values beyond the ends, halves, NaN. */
+static void test_rgb8(const struct pair *p, int64_t h, int64_t w, enum dtype dtype)
+{
+	const int64_t dim[] = { h, w, 3 };
+	struct cage x = cage_random(dtype, 3, dim, 0, 1, 9);
+	uint8_t *wanted = calloc((size_t)(h * w), 3), *got = calloc((size_t)(h * w), 3);
+	enum status status;
+
+	EACH(&x.t, i, j, l)
+	if ((i * w + j) % 3 == 0)
+		value_set(&x.t, i, j, l, 2 * ((float)((i * w + j) % 255) + 0.5f) / 255 - 1);
+	value_set(&x.t, 0, 0, 0, NAN);
+	value_set(&x.t, h - 1, w - 1, 2, INFINITY);
+	kernels_to_rgb8(p->ref, x.t, wanted);
+	status = kernels_to_rgb8(p->k, x.t, got);
+	check_case(status == STATUS_OK && memcmp(wanted, got, (size_t)(h * w) * 3) == 0, "other bytes than ref's", "%s",
+		label(p, "to_rgb8 %lld x %lld from %s", (long long)h, (long long)w, dtype_name(dtype)));
+	free(wanted);
+	free(got);
+	cage_free(&x);
+}
+
 static void test_group_norm(const struct pair *p, int64_t h, int64_t w, int64_t channels, int groups,
 	enum dtype x_dtype, enum dtype y_dtype, bool silu, float mean)
 {
@@ -534,6 +556,11 @@ static void test_norms_and_positions(const struct pair *p)
 		test_norm_residual(p, 1, 1, 0, DTYPE_F32, gated);
 		test_norm_residual(p, 5, 31, 3, DTYPE_BF16, gated);
 		test_norm_residual(p, 9, 3840, 0, DTYPE_F32, gated);
+	}
+	for (int i = 0; i < 2; i++) {
+		test_rgb8(p, 1, 1, i ? DTYPE_BF16 : DTYPE_F32);
+		test_rgb8(p, 17, 61, i ? DTYPE_BF16 : DTYPE_F32);
+		test_rgb8(p, 256, 128, i ? DTYPE_BF16 : DTYPE_F32);
 	}
 	for (int silu = 0; silu < 2; silu++) {
 		test_group_norm(p, 1, 1, 1, 1, DTYPE_F32, DTYPE_F32, silu, 0);
@@ -843,6 +870,12 @@ static enum status level_add_row(struct kernels *k, struct tensor row, struct te
 	return STATUS_OK;
 }
 
+static enum status level_to_rgb8(struct kernels *k, struct tensor x, uint8_t *rgb)
+{
+	level->to_rgb8(&x, rgb);
+	return STATUS_OK;
+}
+
 static enum status level_pack_begin(struct kernels *k, struct weight *w)
 {
 	w->len = level->i8_len(w);
@@ -899,6 +932,7 @@ static void test_level(const struct simd *simd)
 	backend.gated_add = level_gated_add;
 	backend.add_row = level_add_row;
 	backend.unary = level_unary;
+	backend.to_rgb8 = level_to_rgb8;
 	if (kernels_open("ref", DTYPE_F32, 2, &p.k) == STATUS_OK &&
 		kernels_open("ref", DTYPE_F32, 2, &p.ref) == STATUS_OK) {
 		p.k->backend = &backend;
