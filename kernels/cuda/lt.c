@@ -19,11 +19,11 @@ static const size_t WORKSPACE_LEN = (size_t)32 << 20;
 /* Below this many operations a product takes as long as its launch, whatever the algorithm. */
 static const double MEASURED_FROM = 1e7;
 
-/* Everything that an algorithm depends on. */
+/* Everything that an algorithm depends on.  Compared by its bytes: no field is padding. */
 struct key {
 	int64_t m, n, k, x_stride, y_stride;
 	int32_t in, out, epilogue, accumulate, scaled;
-	int32_t align_x, align_w, align_y, align_bias;
+	int32_t align_x, align_w, align_y, align_bias, zero;
 };
 
 struct product {
