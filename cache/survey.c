@@ -12,6 +12,12 @@
 /* A text without an object is what a killed writer left; a living one may be about to store the object. */
 static const int64_t orphan_ns = 3600 * 1000000000ll;
 
+/* Who is told of every object; an errno ends the walk. */
+struct visitor {
+	int (*take)(void *context, const struct cache_entry *entry);
+	void *context;
+};
+
 struct listing {
 	struct cache_entry *entries;
 	size_t count, capacity;
@@ -22,8 +28,9 @@ static int64_t ns_of(const struct timespec *t)
 	return t->tv_sec * 1000000000ll + t->tv_nsec;
 }
 
-static int add_entry(struct listing *l, const struct cache_entry *entry)
+static int add_entry(void *context, const struct cache_entry *entry)
 {
+	struct listing *l = context;
 	size_t capacity = l->capacity ? 2 * l->capacity : 64;
 	struct cache_entry *more;
 
@@ -49,7 +56,7 @@ static void sweep_orphan(int folder, const char *name, const char *key, int64_t 
 		unlinkat(folder, name, 0);
 }
 
-static int visit(struct cache *c, int folder, const char *name, int64_t now_ns, struct listing *l)
+static int visit(struct cache *c, int folder, const char *name, int64_t now_ns, const struct visitor *v)
 {
 	struct cache_entry entry = { .pinned = false };
 	char text[CACHE_KEY_LEN + 8];
@@ -71,10 +78,10 @@ static int visit(struct cache *c, int folder, const char *name, int64_t now_ns, 
 	snprintf(text, sizeof text, "%s.txt", entry.key);
 	if (fstatat(folder, text, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		entry.bytes += (uint64_t)st.st_size;
-	return add_entry(l, &entry);
+	return v->take(v->context, &entry);
 }
 
-static int walk_folder(struct cache *c, const char *path, struct listing *l)
+static int walk_folder(struct cache *c, const char *path, const struct visitor *v)
 {
 	DIR *dir = opendir(path);
 	const struct dirent *entry;
@@ -84,7 +91,7 @@ static int walk_folder(struct cache *c, const char *path, struct listing *l)
 	if (!dir)
 		return errno == ENOENT || errno == ENOTDIR ? 0 : errno;
 	while (!error && (entry = readdir(dir)))
-		error = visit(c, dirfd(dir), entry->d_name, now_ns, l);
+		error = visit(c, dirfd(dir), entry->d_name, now_ns, v);
 	closedir(dir);
 	return error;
 }
@@ -98,20 +105,28 @@ static int by_use(const void *a, const void *b)
 	return strcmp(x->key, y->key);
 }
 
-/* Every object, most recently used first. */
-static int walk(struct cache *c, struct listing *l)
+static int walk(struct cache *c, const struct visitor *v)
 {
 	char path[PATH_MAX];
 	int error = 0;
 
-	*l = (struct listing){ 0 };
 	for (int i = 0; i < 256 && !error; i++) {
 		snprintf(path, sizeof path, "%s/objects/%02x", c->dir, i);
-		error = walk_folder(c, path, l);
+		error = walk_folder(c, path, v);
 	}
+	return error ? cache_fail(error, path, "cannot be read") : 0;
+}
+
+/* Every object, most recently used first. */
+static int list(struct cache *c, struct listing *l)
+{
+	int error;
+
+	*l = (struct listing){ 0 };
+	error = walk(c, &(struct visitor){ add_entry, l });
 	if (error) {
 		free(l->entries);
-		return cache_fail(error, path, "cannot be read");
+		return error;
 	}
 	if (l->count)
 		qsort(l->entries, l->count, sizeof *l->entries, by_use);
@@ -140,7 +155,7 @@ static void note_total(struct cache *c, uint64_t bytes)
 int cache_list(struct cache *c, struct cache_entry **out, size_t *count)
 {
 	struct listing l;
-	int error = walk(c, &l);
+	int error = list(c, &l);
 
 	if (error)
 		return error;
@@ -150,18 +165,26 @@ int cache_list(struct cache *c, struct cache_entry **out, size_t *count)
 	return 0;
 }
 
+static int count_entry(void *context, const struct cache_entry *entry)
+{
+	struct cache_stat *all = context;
+
+	all->objects++;
+	all->bytes += entry->bytes;
+	all->pinned += entry->pinned;
+	return 0;
+}
+
+/* Without a list, which would take memory for every object whenever the metrics are read. */
 int cache_stat(struct cache *c, struct cache_stat *out)
 {
-	struct listing l;
-	int error = walk(c, &l);
+	struct cache_stat all = { .limit = c->limit };
+	int error = walk(c, &(struct visitor){ count_entry, &all });
 
 	if (error)
 		return error;
-	*out = (struct cache_stat){ .objects = l.count, .bytes = total(&l), .limit = c->limit };
-	for (size_t i = 0; i < l.count; i++)
-		out->pinned += l.entries[i].pinned;
-	note_total(c, out->bytes);
-	free(l.entries);
+	note_total(c, all.bytes);
+	*out = all;
 	return 0;
 }
 
@@ -169,7 +192,7 @@ int cache_shrink(struct cache *c, uint64_t bytes, uint64_t *removed)
 {
 	struct listing l;
 	uint64_t left;
-	int error = walk(c, &l);
+	int error = list(c, &l);
 
 	if (error)
 		return error;
@@ -189,7 +212,7 @@ int cache_shrink(struct cache *c, uint64_t bytes, uint64_t *removed)
 int cache_verify(struct cache *c, uint64_t *checked, uint64_t *damaged)
 {
 	struct listing l;
-	int error = walk(c, &l);
+	int error = list(c, &l);
 
 	if (error)
 		return error;

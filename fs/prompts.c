@@ -399,7 +399,7 @@ static void drop_victim(struct daemon *d, struct prompt *p)
 	if (!p)
 		return;
 	if (fstat(p->fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 0)
-		resolver_forget(d->resolver, p->fd);
+		resolver_forget(d->resolver, p->fd, &st);
 	inodes_drop(d->inodes, &p->inode, 1);
 }
 

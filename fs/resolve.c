@@ -541,22 +541,30 @@ int resolver_find(struct resolver *r, const struct resolve_place *place, const s
 	return 0;
 }
 
+static void remove_file_locked(struct resolver *r, const struct stat *st)
+{
+	for (struct entry *e = *bucket(r, st->st_ino), *next; e; e = next) {
+		next = e->next;
+		if (e->version.ino == st->st_ino && e->version.dev == st->st_dev)
+			remove_locked(r, e);
+	}
+}
+
 void resolver_touch(struct resolver *r, const struct stat *st, bool is_defaults)
 {
 	pthread_mutex_lock(&r->mu);
 	r->changes++;
 	if (is_defaults)
 		r->generation++;
-	for (struct entry *e = *bucket(r, st->st_ino), *next; e; e = next) {
-		next = e->next;
-		if (e->version.ino == st->st_ino && e->version.dev == st->st_dev)
-			remove_locked(r, e);
-	}
+	remove_file_locked(r, st);
 	pthread_mutex_unlock(&r->mu);
 }
 
-void resolver_forget(struct resolver *r, int fd)
+void resolver_forget(struct resolver *r, int fd, const struct stat *st)
 {
+	pthread_mutex_lock(&r->mu);
+	remove_file_locked(r, st);
+	pthread_mutex_unlock(&r->mu);
 	records_remove(r->records, identify(fd));
 }
 

@@ -64,7 +64,7 @@ void resolved_put(struct resolved *found); /* NULL is allowed */
 /* The content of a file of prompts/ was changed; before the change is answered. */
 void resolver_touch(struct resolver *r, const struct stat *st, bool is_defaults);
 
-/* A file of prompts/ lost its last name. */
-void resolver_forget(struct resolver *r, int fd);
+/* A file of prompts/, open as fd, lost its last name. */
+void resolver_forget(struct resolver *r, int fd, const struct stat *st);
 
 #endif

@@ -1,9 +1,9 @@
 # The daemon's memory at a constant number of names, while ever more pictures are made: what it remembers of them (outcomes,
 # results of the resolver, finished pictures) has its limits, and at them its memory must stay.
 #
-#     ROUNDS=140 NAMES=200 bash tests/long/memory.sh ./promptfs
+#     ROUNDS=100 NAMES=200 bash tests/long/memory.sh ./promptfs
 . "$(dirname "$0")/../fs/lib.sh"
-rounds=${ROUNDS:-140} names=${NAMES:-200}
+rounds=${ROUNDS:-100} names=${NAMES:-200}
 command -v python3 >/dev/null || { echo "skip - memory: no python3"; exit 0; }
 set_delay 0
 check "mounts" mount_fs --cache-limit 100MB
