@@ -43,7 +43,7 @@ static enum status open_decoder(const char *device, const char *name, struct dec
 	TRY(model_open(model_path(name), name, &m));
 	TRY(model_component(&m, "vae", &part));
 	TRY(autoencoder_config_read(&part, &d->config));
-	TRY(kernels_open(device, DTYPE_F32, 2, &d->k));
+	TRY(kernels_open(device, DTYPE_F32, 1, &d->k));
 	TRY(arena_open(d->k, (size_t)1 << 40, &d->arena));
 	return autoencoder_open(d->k, &part, &d->vae);
 }
@@ -157,11 +157,11 @@ static void test_memory(const char *name)
 		close_decoder(&d);
 		return;
 	}
-	status = decode(&d, 64, 16, 16, &picture);
+	status = decode(&d, 32, 16, 8, &picture);
 	free(picture.data);
 	bands = arena_peak(d.arena);
 	if (status == STATUS_OK)
-		status = fill(&d, 64, 16, &latents);
+		status = fill(&d, 32, 16, &latents);
 	if (status == STATUS_OK)
 		status = autoencoder_needs(d.vae, latents, &whole);
 	snprintf(why, sizeof why, "%.2f MB by bands, %.2f MB at once", (double)bands / 1e6, (double)whole / 1e6);
@@ -181,15 +181,15 @@ struct painted {
 static enum status paint(uint64_t limit, struct painted *out)
 {
 	const struct engine_options options = {
-		.device = "cpu", .dtype = DTYPE_F32, .threads = 2, .memory_limit = limit
+		.device = "cpu", .dtype = DTYPE_F32, .threads = 1, .memory_limit = limit
 	};
 	struct recipe_fields f = { .prompt = (char *)"a red apple",
 		.has_seed = true,
 		.has_steps = true,
 		.steps = 1,
 		.has_size = true,
-		.width = 512,
-		.height = 512 };
+		.width = 384,
+		.height = 384 };
 	struct engine *e = NULL;
 	struct recipe r = { 0 };
 	struct model m;

@@ -2,7 +2,7 @@
  * dead worker and the end of it all cost then.  The test card runs on "ref". */
 #include "tests/unit/jobs_bench.h"
 
-enum { LARGE = 3072, SMALL = 32 };
+enum { LARGE = 2048, SMALL = 32 };
 
 /* As submit, of a size. */
 static void submit_sized(struct bench *b, struct ear *e, const char *name, const char *prompt, int side)
