@@ -9,6 +9,7 @@
 #include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
+#include "engine/time_embedding.h"
 
 /* constants of the reference that are in no configuration */
 enum { FREQUENCIES = 256, MLP_RATIO = 4, MODULATION_DOUBLE = 6, MODULATION_SINGLE = 3 };
@@ -477,7 +478,8 @@ static enum status modulate(struct flux_transformer *t, struct arena *arena, con
 	for (int64_t i = 0; i < t->config.single_layers; i++)
 		TRY(linear(t, x, t->singles[i].modulation, t->singles[i].modulation_bias, ACTIVATION_NONE,
 			block_of(m->singles, i)));
-	return linear(t, x, t->ends.final_modulation, t->ends.final_modulation_bias, ACTIVATION_NONE, m->final);
+	return linear(
+		t, x, t->ends.final_modulation, t->ends.final_modulation_bias, ACTIVATION_NONE, block_of(m->final, 0));
 }
 
 enum status flux_transformer_modulation(struct flux_transformer *t, struct arena *arena, const struct flux_text *text,
@@ -491,7 +493,11 @@ enum status flux_transformer_modulation(struct flux_transformer *t, struct arena
 	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ c->layers, n, 2 * MODULATION_DOUBLE * c->dim }, &m.doubles));
 	TRY(arena_take(
 		arena, DTYPE_F32, 3, (int64_t[]){ c->single_layers, n, MODULATION_SINGLE * c->dim }, &m.singles));
-	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ n, 2 * c->dim }, &m.final));
+	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ 1, n, 2 * c->dim }, &m.final));
+	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ c->layers, 2 * MODULATION_DOUBLE * c->dim }, &m.double_row));
+	TRY(arena_take(
+		arena, DTYPE_F32, 2, (int64_t[]){ c->single_layers, MODULATION_SINGLE * c->dim }, &m.single_row));
+	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ 1, 2 * c->dim }, &m.final_row));
 	mark = arena_mark(arena);
 	status = modulate(t, arena, text, n, times, &m);
 	arena_release(arena, mark);
@@ -617,12 +623,10 @@ static enum status run_single(const struct pass *p, const struct single_block *b
 
 /* ---- prediction -------------------------------------------------------------------------------------------------- */
 
-/* The values of one block at one noise level. */
-static const float *values_at(struct tensor all, int64_t block, int64_t row)
+/* What block i is modulated with at this step. */
+static const float *row_of(struct tensor rows, int64_t i)
 {
-	struct tensor one = block_of(all, block);
-
-	return (const float *)one.data + row * one.stride[0];
+	return (const float *)rows.data + i * rows.stride[0];
 }
 
 static enum status run_final(
@@ -637,33 +641,52 @@ static enum status run_final(
 	return kernels_unpatchify(p->t->k, patches, FLUX_PATCH, 1, out);
 }
 
-static enum status predict(struct flux_transformer *t, struct arena *arena, const struct flux_text *text,
-	const struct flux_modulation *m, int64_t row, struct tensor latents, struct tensor out)
+/* A prediction; also what it depends on, byte by byte, so the fields leave no gaps. */
+struct prediction {
+	struct flux_transformer *t;
+	struct arena *arena;
+	size_t mark;
+	struct tensor text, rope, double_row, single_row, final_row, latents, out;
+};
+
+static enum status predict(const struct prediction *r)
 {
-	int64_t rows = text->rope.dim[0], tokens = text->rows.dim[0];
+	struct flux_transformer *t = r->t;
+	int64_t rows = r->rope.dim[0], tokens = r->text.dim[0];
 	int64_t patch_len = FLUX_PATCH * FLUX_PATCH * t->config.channels;
-	struct pass p = { .t = t, .tokens = tokens, .rope = text->rope };
+	struct pass p = { .t = t, .tokens = tokens, .rope = r->rope };
 	struct tensor patches;
 
-	TRY(take_buffers(&p, arena, rows));
-	TRY(arena_take(arena, kernels_dtype(t->k), 2, (int64_t[]){ rows - tokens, patch_len }, &patches));
-	TRY(kernels_patchify(t->k, latents, FLUX_PATCH, patches));
-	TRY(kernels_unary(t->k, UNARY_COPY, text->rows, tensor_slice(p.stream, 0, 0, tokens)));
+	TRY(take_buffers(&p, r->arena, rows));
+	TRY(arena_take(r->arena, kernels_dtype(t->k), 2, (int64_t[]){ rows - tokens, patch_len }, &patches));
+	TRY(kernels_patchify(t->k, r->latents, FLUX_PATCH, patches));
+	TRY(kernels_unary(t->k, UNARY_COPY, r->text, tensor_slice(p.stream, 0, 0, tokens)));
 	TRY(linear(t, patches, t->ends.picture, t->ends.picture_bias, ACTIVATION_NONE,
 		tensor_slice(p.stream, 0, tokens, rows - tokens)));
 	for (int64_t i = 0; i < t->config.layers; i++)
-		TRY(run_double(&p, &t->doubles[i], values_at(m->doubles, i, row)));
+		TRY(run_double(&p, &t->doubles[i], row_of(r->double_row, i)));
 	for (int64_t i = 0; i < t->config.single_layers; i++)
-		TRY(run_single(&p, &t->singles[i], values_at(m->singles, i, row)));
-	return run_final(&p, arena, (const float *)m->final.data + row * m->final.stride[0], patch_len, out);
+		TRY(run_single(&p, &t->singles[i], row_of(r->single_row, i)));
+	return run_final(&p, r->arena, r->final_row.data, patch_len, r->out);
+}
+
+static enum status run_prediction(void *context)
+{
+	const struct prediction *p = context;
+	enum status status = predict(p);
+
+	arena_release(p->arena, p->mark);
+	return status;
 }
 
 enum status flux_transformer_predict(struct flux_transformer *t, struct arena *arena, const struct flux_text *text,
-	const struct flux_modulation *modulation, int64_t row, struct tensor latents, struct tensor out)
+	const struct flux_modulation *m, int64_t row, struct tensor latents, struct tensor out)
 {
-	size_t mark = arena_mark(arena);
-	enum status status = predict(t, arena, text, modulation, row, latents, out);
+	struct prediction p = { t, arena, arena_mark(arena), text->rows, text->rope, m->double_row, m->single_row,
+		m->final_row, latents, out };
 
-	arena_release(arena, mark);
-	return status;
+	TRY(time_embedding_pick(t->k, m->doubles, row, m->double_row));
+	TRY(time_embedding_pick(t->k, m->singles, row, m->single_row));
+	TRY(time_embedding_pick(t->k, m->final, row, m->final_row));
+	return kernels_repeat(t->k, run_prediction, &p, &p, sizeof p);
 }

@@ -46,9 +46,10 @@ enum status flux_transformer_text(struct flux_transformer *t, struct arena *aren
 
 /* The modulation of every block for n noise levels; times[i] is the timestep, 0 to 1000. */
 struct flux_modulation {
-	struct tensor doubles; /* [layers, n, 12 dim] F32: 6 of the picture, 6 of the text */
-	struct tensor singles; /* [single_layers, n, 3 dim] F32 */
-	struct tensor final;   /* [n, 2 dim] F32 */
+	struct tensor doubles;                           /* [layers, n, 12 dim] F32: 6 of the picture, 6 of the text */
+	struct tensor singles;                           /* [single_layers, n, 3 dim] F32 */
+	struct tensor final;                             /* [1, n, 2 dim] F32 */
+	struct tensor double_row, single_row, final_row; /* of one level: [blocks, values] */
 };
 enum status flux_transformer_modulation(struct flux_transformer *t, struct arena *arena, const struct flux_text *text,
 	int64_t n, const float *times, struct flux_modulation *out);

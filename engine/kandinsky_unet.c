@@ -509,17 +509,17 @@ static enum status run_up(struct pass *p, const struct level *l, struct tensor *
 	return l->has_resize ? run_resnet(p, &l->resize, RESIZE_DOUBLE, stream) : STATUS_OK;
 }
 
-static enum status embed_time(struct pass *p, float timestep)
+static enum status embed_time(struct kandinsky_unet *u, struct arena *arena, const struct kandinsky_image *image,
+	float timestep, struct tensor *out)
 {
-	struct kandinsky_unet *u = p->u;
 	const int64_t first = u->config.channels[0], dim[2] = { 1, 4 * first };
 	struct tensor sum;
 
-	TRY(arena_take(p->conv.arena, kernels_dtype(u->k), 2, dim, &p->conv.time));
-	TRY(arena_take(p->conv.arena, DTYPE_F32, 2, dim, &sum));
-	TRY(time_embedding_run(u->k, p->conv.arena, &u->ends.time, first, dim[1], timestep, sum));
-	TRY(kernels_unary(u->k, UNARY_ADD, p->image->time, sum));
-	return kernels_unary(u->k, UNARY_SILU, sum, p->conv.time);
+	TRY(arena_take(arena, kernels_dtype(u->k), 2, dim, out));
+	TRY(arena_take(arena, DTYPE_F32, 2, dim, &sum));
+	TRY(time_embedding_run(u->k, arena, &u->ends.time, first, dim[1], timestep, sum));
+	TRY(kernels_unary(u->k, UNARY_ADD, image->time, sum));
+	return kernels_unary(u->k, UNARY_SILU, sum, *out);
 }
 
 static enum status run_start(struct pass *p, struct tensor latents, struct tensor *stream)
@@ -550,12 +550,11 @@ static enum status run_end(const struct pass *p, struct tensor stream, struct te
 	return kernels_unpatchify(u->k, conv_places(y), 1, 1, out);
 }
 
-static enum status predict(struct pass *p, float timestep, struct tensor latents, struct tensor out)
+static enum status predict(struct pass *p, struct tensor latents, struct tensor out)
 {
 	struct kandinsky_unet *u = p->u;
 	struct tensor stream;
 
-	TRY(embed_time(p, timestep));
 	TRY(run_start(p, latents, &stream));
 	for (int i = 0; i < u->config.n_blocks; i++)
 		TRY(run_down(p, &u->down[i], &stream));
@@ -567,15 +566,41 @@ static enum status predict(struct pass *p, float timestep, struct tensor latents
 	return run_end(p, stream, out);
 }
 
+/* A prediction; also what it depends on, byte by byte, so the fields leave no gaps. */
+struct prediction {
+	struct kandinsky_unet *u;
+	struct arena *arena;
+	size_t mark;
+	struct kandinsky_image image;
+	struct tensor time, latents, out;
+};
+
+static enum status run_prediction(void *context)
+{
+	const struct prediction *r = context;
+	struct pass p = { .u = r->u,
+		.image = &r->image,
+		.conv = { .k = r->u->k,
+			.arena = r->arena,
+			.groups = (int)r->u->config.groups,
+			.eps = (float)r->u->config.eps,
+			.time = r->time } };
+	enum status status = predict(&p, r->latents, r->out);
+
+	arena_release(r->arena, r->mark);
+	return status;
+}
+
 enum status kandinsky_unet_predict(struct kandinsky_unet *u, struct arena *arena, const struct kandinsky_image *image,
 	float timestep, struct tensor latents, struct tensor out)
 {
-	struct pass p = { .u = u,
-		.image = image,
-		.conv = { .k = u->k, .arena = arena, .groups = (int)u->config.groups, .eps = (float)u->config.eps } };
+	struct prediction p = { .u = u, .arena = arena, .image = *image, .latents = latents, .out = out };
 	size_t mark = arena_mark(arena);
-	enum status status = predict(&p, timestep, latents, out);
+	enum status status = embed_time(u, arena, image, timestep, &p.time);
 
+	p.mark = arena_mark(arena);
+	if (status == STATUS_OK)
+		status = kernels_repeat(u->k, run_prediction, &p, &p, sizeof p);
 	arena_release(arena, mark);
 	return status;
 }

@@ -449,16 +449,11 @@ static enum status embed_times(struct sd3_transformer *t, struct arena *arena, c
 	return kernels_unary(t->k, UNARY_SILU, sum, *silu);
 }
 
-static float *slot_values(const struct sd3_transformer *t, const struct sd3_modulation *m, struct slot s, int64_t row)
-{
-	return (float *)m->values.data + (s.first * m->n + row * s.count) * t->config.dim;
-}
-
 static enum status modulate_slot(struct sd3_transformer *t, const struct sd3_modulation *m, struct slot s,
 	const struct weight *w, const struct weight *bias, struct tensor silu)
 {
-	struct tensor y =
-		tensor_view(slot_values(t, m, s, 0), DTYPE_F32, 2, (int64_t[]){ m->n, s.count * t->config.dim });
+	const int64_t dim = t->config.dim;
+	struct tensor y = tensor_slice(tensor_slice(m->values, 0, 0, m->n), 1, s.first * dim, s.count * dim);
 
 	return kernels_linear(t->k, &(struct linear){ .x = silu, .w = w, .bias = bias, .y = y });
 }
@@ -484,8 +479,10 @@ enum status sd3_transformer_modulation(struct sd3_transformer *t, struct arena *
 	enum status status;
 	size_t mark;
 
-	if (!m->values.data)
-		TRY(arena_take(arena, DTYPE_F32, 1, (int64_t[]){ t->chunks * n * t->config.dim }, &m->values));
+	if (!m->values.data) {
+		TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ n, t->chunks * t->config.dim }, &m->values));
+		TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ 1, t->chunks * t->config.dim }, &m->row));
+	}
 	m->n = n;
 	mark = arena_mark(arena);
 	status = modulate(t, arena, prompt, times, m);
@@ -650,15 +647,24 @@ static enum status run_block(struct sd3_transformer *t, const struct block *l, c
 
 /* ---- prediction -------------------------------------------------------------------------------------------------- */
 
-static enum status embed_picture(struct sd3_transformer *t, struct arena *arena, const struct sd3_condition *c,
-	struct tensor latents, struct tensor stream)
+/* A prediction; also what it depends on, byte by byte, so the fields leave no gaps. */
+struct prediction {
+	struct sd3_transformer *t;
+	struct arena *arena;
+	size_t mark;
+	bool skip[SD3_LAYERS_MAX];
+	struct tensor text, row, positions, latents, out;
+};
+
+static enum status embed_picture(
+	struct sd3_transformer *t, struct arena *arena, const struct prediction *p, struct tensor stream)
 {
 	struct tensor patches;
 
 	TRY(arena_take(arena, kernels_dtype(t->k), 2,
 		(int64_t[]){ stream.dim[0], SD3_PATCH * SD3_PATCH * t->config.channels }, &patches));
-	TRY(kernels_patchify(t->k, latents, SD3_PATCH, patches));
-	TRY(kernels_unary(t->k, UNARY_COPY, c->positions, stream));
+	TRY(kernels_patchify(t->k, p->latents, SD3_PATCH, patches));
+	TRY(kernels_unary(t->k, UNARY_COPY, p->positions, stream));
 	return kernels_linear(t->k, &(struct linear){ .x = patches,
 					    .w = t->ends.patch,
 					    .bias = t->ends.patch_bias,
@@ -679,32 +685,52 @@ static enum status run_final(
 	return kernels_unpatchify(t->k, patches, SD3_PATCH, 1, out);
 }
 
-static enum status predict(struct sd3_transformer *t, struct arena *arena, const struct sd3_condition *c,
-	struct tensor latents, struct tensor out)
+/* What a block is modulated with at this step. */
+static const float *chunks_of(const struct prediction *p, struct slot s)
 {
-	const struct sd3_modulation *m = c->modulation;
+	return (const float *)p->row.data + s.first * p->t->config.dim;
+}
+
+static enum status predict(const struct prediction *p)
+{
+	struct sd3_transformer *t = p->t;
 	struct buffers b;
 
-	TRY(take_buffers(t, arena, c->positions.dim[0], c->prompt->rows.dim[0], &b));
-	TRY(embed_picture(t, arena, c, latents, picture_rows(&b, b.stream)));
-	TRY(kernels_unary(t->k, UNARY_COPY, c->prompt->rows, text_rows(&b, b.stream)));
+	TRY(take_buffers(t, p->arena, p->positions.dim[0], p->text.dim[0], &b));
+	TRY(embed_picture(t, p->arena, p, picture_rows(&b, b.stream)));
+	TRY(kernels_unary(t->k, UNARY_COPY, p->text, text_rows(&b, b.stream)));
 	for (int64_t i = 0; i < t->config.layers; i++) {
 		const struct block *l = &t->blocks[i];
 
-		if (c->skip && c->skip[i])
-			continue;
-		TRY(run_block(
-			t, l, &b, slot_values(t, m, l->picture.slot, c->row), slot_values(t, m, l->text.slot, c->row)));
+		if (!p->skip[i])
+			TRY(run_block(t, l, &b, chunks_of(p, l->picture.slot), chunks_of(p, l->text.slot)));
 	}
-	return run_final(t, arena, &b, slot_values(t, m, t->final, c->row), out);
+	return run_final(t, p->arena, &b, chunks_of(p, t->final), p->out);
+}
+
+static enum status run_prediction(void *context)
+{
+	const struct prediction *p = context;
+	enum status status = predict(p);
+
+	arena_release(p->arena, p->mark);
+	return status;
 }
 
 enum status sd3_transformer_predict(struct sd3_transformer *t, struct arena *arena, const struct sd3_condition *c,
 	struct tensor latents, struct tensor out)
 {
-	size_t mark = arena_mark(arena);
-	enum status status = predict(t, arena, c, latents, out);
+	struct prediction p = { .t = t,
+		.arena = arena,
+		.mark = arena_mark(arena),
+		.text = c->prompt->rows,
+		.row = c->modulation->row,
+		.positions = c->positions,
+		.latents = latents,
+		.out = out };
 
-	arena_release(arena, mark);
-	return status;
+	if (c->skip)
+		memcpy(p.skip, c->skip, (size_t)t->config.layers * sizeof *p.skip);
+	TRY(kernels_unary(t->k, UNARY_COPY, tensor_slice(c->modulation->values, 0, c->row, 1), p.row));
+	return kernels_repeat(t->k, run_prediction, &p, &p, sizeof p);
 }

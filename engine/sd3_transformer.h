@@ -53,7 +53,8 @@ enum status sd3_transformer_positions(
 /* The modulation of every block for a prompt at n noise levels. */
 struct sd3_modulation {
 	int64_t n;
-	struct tensor values; /* flat, F32: block after block [n, chunks of dim] */
+	struct tensor values; /* [n, chunks of dim] F32: block after block */
+	struct tensor row;    /* [1, chunks of dim] F32: of one level */
 };
 
 /* times[i] is a timestep of the scheduler (0..1000).  values with data NULL is taken from the arena; else it is used

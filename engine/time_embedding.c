@@ -43,3 +43,13 @@ enum status time_embedding_run(struct kernels *k, struct arena *arena, const str
 	arena_release(arena, mark);
 	return STATUS_OK;
 }
+
+enum status time_embedding_pick(struct kernels *k, struct tensor table, int64_t time, struct tensor row)
+{
+	struct tensor from = tensor_slice(table, 1, time, 1);
+
+	from.rank = 2;
+	from.dim[1] = from.dim[2];
+	from.stride[1] = from.stride[2];
+	return kernels_unary(k, UNARY_COPY, from, row);
+}

@@ -20,4 +20,8 @@ struct time_embedding {
 enum status time_embedding_run(struct kernels *k, struct arena *arena, const struct time_embedding *e, int64_t in,
 	int64_t hidden, float timestep, struct tensor out);
 
+/* Copies what a table of many times [blocks, times, values] says for one of them to *row [blocks, values]: where a
+ * device repeats what it recorded, it reads the same place at every step. */
+enum status time_embedding_pick(struct kernels *k, struct tensor table, int64_t time, struct tensor row);
+
 #endif

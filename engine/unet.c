@@ -298,8 +298,9 @@ enum status unet_embed_prompt(struct unet *u, struct arena *arena, struct tensor
 	return u->config.text_time ? embed_added(u, arena, pooled, sizes, &out->added) : STATUS_OK;
 }
 
-/* p->conv.time = silu(time + what the prompt adds) */
-static enum status embed_time(struct unet *u, struct unet_pass *p, const struct unet_prompt *prompt, float timestep)
+/* *out = silu(time + what the prompt adds), from the arena */
+static enum status embed_time(
+	struct unet *u, struct arena *arena, const struct unet_prompt *prompt, float timestep, struct tensor *out)
 {
 	const struct weight *const linear[4] = { u->ends.time1, u->ends.time1_bias, u->ends.time2, u->ends.time2_bias };
 	int64_t width = u->config.level[0].channels, dim[2] = { 1, u->time };
@@ -310,15 +311,15 @@ static enum status embed_time(struct unet *u, struct unet_pass *p, const struct 
 	if (!values)
 		return status_fail(STATUS_NO_MEMORY, "no memory for an embedding");
 	sinusoid(&u->config, timestep, width, values);
-	status = arena_take(p->conv.arena, kernels_dtype(u->k), 2, dim, &p->conv.time);
+	status = arena_take(arena, kernels_dtype(u->k), 2, dim, out);
 	if (status == STATUS_OK)
-		status = arena_take(p->conv.arena, DTYPE_F32, 2, dim, &sum);
+		status = arena_take(arena, DTYPE_F32, 2, dim, &sum);
 	if (status == STATUS_OK)
-		status = embed(u, p->conv.arena, values, width, linear, sum);
+		status = embed(u, arena, values, width, linear, sum);
 	if (status == STATUS_OK && prompt->added.data)
 		status = kernels_unary(u->k, UNARY_ADD, prompt->added, sum);
 	free(values);
-	return status == STATUS_OK ? kernels_unary(u->k, UNARY_SILU, sum, p->conv.time) : status;
+	return status == STATUS_OK ? kernels_unary(u->k, UNARY_SILU, sum, *out) : status;
 }
 
 /* ---- prediction ---- */
@@ -420,19 +421,39 @@ static enum status predict(struct unet *u, struct unet_pass *p, struct tensor la
 	return run_conv_out(u, p, stream, out);
 }
 
+/* A prediction; also what it depends on, byte by byte, so the fields leave no gaps. */
+struct prediction {
+	struct unet *u;
+	struct arena *arena;
+	size_t mark;
+	struct tensor text, time, latents, out;
+};
+
+static enum status run_prediction(void *context)
+{
+	const struct prediction *r = context;
+	struct unet_pass pass = { .conv = { .k = r->u->k,
+					  .arena = r->arena,
+					  .groups = (int)r->u->config.groups,
+					  .eps = (float)r->u->config.norm_eps,
+					  .time = r->time },
+		.text = r->text };
+	enum status status = predict(r->u, &pass, r->latents, r->out);
+
+	arena_release(r->arena, r->mark);
+	return status;
+}
+
 enum status unet_predict(struct unet *u, struct arena *arena, const struct unet_prompt *prompt, float timestep,
 	struct tensor latents, struct tensor out)
 {
 	size_t mark = arena_mark(arena);
-	struct unet_pass pass = { .conv = { .k = u->k,
-					  .arena = arena,
-					  .groups = (int)u->config.groups,
-					  .eps = (float)u->config.norm_eps },
-		.text = prompt->text };
-	enum status status = embed_time(u, &pass, prompt, timestep);
+	struct prediction p = { .u = u, .arena = arena, .text = prompt->text, .latents = latents, .out = out };
+	enum status status = embed_time(u, arena, prompt, timestep, &p.time);
 
+	p.mark = arena_mark(arena);
 	if (status == STATUS_OK)
-		status = predict(u, &pass, latents, out);
+		status = kernels_repeat(u->k, run_prediction, &p, &p, sizeof p);
 	arena_release(arena, mark);
 	return status;
 }

@@ -9,6 +9,7 @@
 #include "engine/derive.h"
 #include "engine/json.h"
 #include "engine/load.h"
+#include "engine/time_embedding.h"
 
 /* constants of the reference that are in no configuration */
 enum { TIME_FREQUENCIES = 256, TIME_HIDDEN = 1024, TIME_WIDTH_MAX = 256 };
@@ -499,7 +500,7 @@ static enum status modulate(struct zimage_transformer *t, struct arena *arena, i
 	return kernels_linear(t->k, &(struct linear){ .x = silu,
 					    .w = t->ends.final_modulation,
 					    .bias = t->ends.final_modulation_bias,
-					    .y = m->final });
+					    .y = tensor_view(m->final.data, DTYPE_F32, 2, &m->final.dim[1]) });
 }
 
 enum status zimage_transformer_modulation(
@@ -510,7 +511,9 @@ enum status zimage_transformer_modulation(
 	size_t mark;
 
 	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ t->n_modulated, n, 4 * t->config.dim }, &m.blocks));
-	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ n, t->config.dim }, &m.final));
+	TRY(arena_take(arena, DTYPE_F32, 3, (int64_t[]){ 1, n, t->config.dim }, &m.final));
+	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ t->n_modulated, 4 * t->config.dim }, &m.block_row));
+	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ 1, t->config.dim }, &m.final_row));
 	mark = arena_mark(arena);
 	status = modulate(t, arena, n, times, &m);
 	arena_release(arena, mark);
@@ -534,10 +537,15 @@ static struct buffers first_rows(const struct buffers *b, int64_t rows)
 	};
 }
 
+/* What block i is modulated with at this step. */
+static const float *row_of(const struct zimage_modulation *m, int64_t i)
+{
+	return (const float *)m->block_row.data + i * m->block_row.stride[0];
+}
+
 /* Patches of the latents, embedded, padded and refined: the first rows of the stream. */
 static enum status run_picture(struct zimage_transformer *t, struct arena *arena, const struct zimage_caption *caption,
-	const struct zimage_modulation *m, int64_t row, const struct buffers *b, struct tensor latents,
-	struct tensor stream)
+	const struct zimage_modulation *m, const struct buffers *b, struct tensor latents, struct tensor stream)
 {
 	const struct zimage_config *c = &t->config;
 	int64_t tokens = caption->picture_tokens, rows = caption->picture_rows;
@@ -555,60 +563,71 @@ static enum status run_picture(struct zimage_transformer *t, struct arena *arena
 	if (rows > tokens)
 		TRY(kernels_fill_rows(
 			t->k, *weight_table(t->ends.x_pad), tensor_slice(picture, 0, tokens, rows - tokens)));
-	for (int64_t i = 0; i < c->refiner_layers; i++) {
-		struct tensor values = block_modulation(m, i);
-
-		TRY(run_block(
-			t, &t->noise_refiner[i], &part, picture, rope, (float *)values.data + row * values.stride[0]));
-	}
+	for (int64_t i = 0; i < c->refiner_layers; i++)
+		TRY(run_block(t, &t->noise_refiner[i], &part, picture, rope, row_of(m, i)));
 	return STATUS_OK;
 }
 
 static enum status run_final(struct zimage_transformer *t, struct arena *arena, const struct zimage_modulation *m,
-	int64_t row, const struct buffers *b, struct tensor picture, struct tensor out)
+	const struct buffers *b, struct tensor picture, struct tensor out)
 {
 	int64_t tokens = picture.dim[0], patch_len = ZIMAGE_PATCH * ZIMAGE_PATCH * t->config.channels;
 	struct tensor patches, operand = tensor_slice(b->operand, 0, 0, tokens);
 
 	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ tokens, patch_len }, &patches));
-	TRY(kernels_norm(t->k, &(struct norm){ .x = picture,
-				       .scale = (float *)m->final.data + row * m->final.stride[0],
-				       .eps = FINAL_EPS,
-				       .y = operand }));
+	TRY(kernels_norm(
+		t->k, &(struct norm){ .x = picture, .scale = m->final_row.data, .eps = FINAL_EPS, .y = operand }));
 	TRY(kernels_linear(
 		t->k, &(struct linear){ .x = operand, .w = t->ends.final, .bias = t->ends.final_bias, .y = patches }));
 	return kernels_unpatchify(t->k, patches, ZIMAGE_PATCH, -1, out);
 }
 
-static enum status predict(struct zimage_transformer *t, struct arena *arena, const struct zimage_caption *caption,
-	const struct zimage_modulation *m, int64_t row, struct tensor latents, struct tensor out)
+/* A prediction; also what it depends on, byte by byte, so the fields leave no gaps. */
+struct prediction {
+	struct zimage_transformer *t;
+	struct arena *arena;
+	size_t mark;
+	struct zimage_caption caption;
+	struct tensor block_row, final_row, latents, out;
+};
+
+static enum status predict(const struct prediction *p)
 {
+	struct zimage_transformer *t = p->t;
 	const struct zimage_config *c = &t->config;
+	const struct zimage_caption *caption = &p->caption;
+	const struct zimage_modulation m = { .block_row = p->block_row, .final_row = p->final_row };
 	int64_t caption_rows = caption->rows.dim[0], rows = caption->picture_rows + caption_rows;
 	struct tensor stream;
 	struct buffers b;
 
-	TRY(arena_take(arena, DTYPE_F32, 2, (int64_t[]){ rows, c->dim }, &stream));
-	TRY(take_buffers(t, arena, rows, &b));
-	TRY(run_picture(t, arena, caption, m, row, &b, latents, stream));
+	TRY(arena_take(p->arena, DTYPE_F32, 2, (int64_t[]){ rows, c->dim }, &stream));
+	TRY(take_buffers(t, p->arena, rows, &b));
+	TRY(run_picture(t, p->arena, caption, &m, &b, p->latents, stream));
 	TRY(kernels_unary(
 		t->k, UNARY_COPY, caption->rows, tensor_slice(stream, 0, caption->picture_rows, caption_rows)));
-	for (int64_t i = 0; i < c->layers; i++) {
-		struct tensor values = block_modulation(m, c->refiner_layers + i);
+	for (int64_t i = 0; i < c->layers; i++)
+		TRY(run_block(t, &t->layers[i], &b, stream, caption->rope, row_of(&m, c->refiner_layers + i)));
+	return run_final(t, p->arena, &m, &b, tensor_slice(stream, 0, 0, caption->picture_tokens), p->out);
+}
 
-		TRY(run_block(
-			t, &t->layers[i], &b, stream, caption->rope, (float *)values.data + row * values.stride[0]));
-	}
-	return run_final(t, arena, m, row, &b, tensor_slice(stream, 0, 0, caption->picture_tokens), out);
+static enum status run_prediction(void *context)
+{
+	const struct prediction *p = context;
+	enum status status = predict(p);
+
+	arena_release(p->arena, p->mark);
+	return status;
 }
 
 enum status zimage_transformer_predict(struct zimage_transformer *t, struct arena *arena,
 	const struct zimage_caption *caption, const struct zimage_modulation *modulation, int64_t row,
 	struct tensor latents, struct tensor out)
 {
-	size_t mark = arena_mark(arena);
-	enum status status = predict(t, arena, caption, modulation, row, latents, out);
+	struct prediction p = { t, arena, arena_mark(arena), *caption, modulation->block_row, modulation->final_row,
+		latents, out };
 
-	arena_release(arena, mark);
-	return status;
+	TRY(time_embedding_pick(t->k, modulation->blocks, row, modulation->block_row));
+	TRY(time_embedding_pick(t->k, modulation->final, row, modulation->final_row));
+	return kernels_repeat(t->k, run_prediction, &p, &p, sizeof p);
 }

@@ -46,7 +46,8 @@ enum status zimage_transformer_caption(struct zimage_transformer *t, struct aren
 /* The modulation of every block for n noise levels; times[i] is 1 - sigma. */
 struct zimage_modulation {
 	struct tensor blocks; /* [blocks, n, 4 dim] F32: scale, gate of attention, scale, gate of feed-forward */
-	struct tensor final;  /* [n, dim] F32 */
+	struct tensor final;  /* [1, n, dim] F32 */
+	struct tensor block_row, final_row; /* of one level: [blocks, 4 dim], [1, dim] */
 };
 enum status zimage_transformer_modulation(struct zimage_transformer *t, struct arena *arena, int64_t n,
 	const float *times, struct zimage_modulation *out);

@@ -62,6 +62,8 @@ struct backend {
 	/* Waits until everything enqueued before the call before the last one is done; NULL: nothing is ever enqueued.
 	 */
 	enum status (*pace)(struct kernels *k);
+	/* kernels_repeat; NULL: run is called. */
+	enum status (*repeat)(struct kernels *k, repeat_run *run, void *context, const void *key, size_t key_size);
 	/* A dense run of `count` elements of one dtype, host to device and back. */
 	enum status (*copy_in)(struct kernels *k, void *device, const void *host, size_t len);
 	enum status (*copy_out)(struct kernels *k, void *host, const void *device, size_t len);

@@ -194,6 +194,13 @@ enum status kernels_pace(struct kernels *k)
 	return k->backend->pace ? k->backend->pace(k) : STATUS_OK;
 }
 
+enum status kernels_repeat(struct kernels *k, repeat_run *run, void *context, const void *key, size_t key_size)
+{
+	if (key_size > REPEAT_KEY_MAX)
+		return status_fail(STATUS_INTERNAL, "repeat: a key of %zu bytes", key_size);
+	return k->backend->repeat ? k->backend->repeat(k, run, context, key, key_size) : run(context);
+}
+
 void kernels_use_threads(const struct kernels *k)
 {
 	omp_set_num_threads(k->threads);

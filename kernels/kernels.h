@@ -130,6 +130,14 @@ void kernels_limit_memory(struct kernels *k, uint64_t bytes); /* 0: no limit of 
  * all_finite); pace, called once a step, keeps the caller at most two steps ahead of the device. */
 enum status kernels_pace(struct kernels *k);
 
+/* The same operations again: calls run, or lets the device repeat what it recorded of an earlier call with this key.
+ * Every operation of run and all its arguments (addresses, sizes, numbers) must follow from run and the bytes of key;
+ * what changes from one time to the next lies in the memory that they read.  run leaves its arena as it was, changes
+ * nothing that it reads, and may be called twice. */
+enum { REPEAT_KEY_MAX = 768 };
+typedef enum status repeat_run(void *context);
+enum status kernels_repeat(struct kernels *k, repeat_run *run, void *context, const void *key, size_t key_size);
+
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 /* A stack of 64-byte aligned tensors; releasing to a mark frees everything taken since and gives the pages back.

@@ -77,6 +77,13 @@ static enum status find_device(struct kernels *k, struct cuda *c)
 	return STATUS_OK;
 }
 
+static bool switched_off(const char *variable)
+{
+	const char *text = getenv(variable);
+
+	return text && strcmp(text, "off") == 0;
+}
+
 static enum status cuda_open(struct kernels *k)
 {
 	struct cuda *c = calloc(1, sizeof *c);
@@ -91,6 +98,7 @@ static enum status cuda_open(struct kernels *k)
 	if (k->weight_dtype == DTYPE_F8_E4M3 && c->sm < SM_FP8)
 		return status_fail(STATUS_UNSUPPORTED, "%s: %s has no products in fp8 (sm_%d and later have); use int8",
 			k->device, k->about, SM_FP8);
+	c->eager = switched_off("PROMPTFS_CUDA_GRAPHS");
 	TRY(cuda_result(c, cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), "creating a stream"));
 	for (int i = 0; i < 2; i++)
 		TRY(cuda_result(c, cudaEventCreateWithFlags(&c->step[i], cudaEventDisableTiming), "creating an event"));
@@ -108,6 +116,7 @@ static void cuda_close(struct kernels *k)
 	cudaSetDevice(c->device);
 	if (c->stream)
 		cudaStreamSynchronize(c->stream);
+	cuda_forget_recordings(c);
 	dnn_close(c->dnn);
 	lt_close(c->lt);
 	tuning_close(c->tuning);
@@ -125,6 +134,7 @@ static enum status cuda_pace(struct kernels *k)
 	struct cuda *c = cuda_of(k);
 	const int i = c->steps++ & 1;
 
+	TRY(cuda_not_recorded(c, "waiting"));
 	if (c->steps > 2)
 		TRY(cuda_result(c, cudaEventSynchronize(c->step[i]), "a step"));
 	return cuda_result(c, cudaEventRecord(c->step[i], c->stream), "a step");
@@ -381,6 +391,7 @@ static const struct backend backend = {
 	.unreserve = cuda_unreserve,
 	.memory = cuda_memory,
 	.pace = cuda_pace,
+	.repeat = cuda_repeat,
 	.copy_in = cuda_copy_in,
 	.copy_out = cuda_copy_out,
 	.pack_begin = pack_begin,

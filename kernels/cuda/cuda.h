@@ -2,6 +2,7 @@
  *
  *     backend.c  the table, devices, opening     memory.c  device memory, arenas, staging     lt.c   products by
  * cuBLASLt dnn.c      convolutions and attention by cuDNN's graphs        tuning.c  what was measured, kept on disk
+ *     replay.c   what is repeated, as CUDA graphs
  *     launch.h   the own kernels (*.cu)
  *
  * Everything is enqueued on one stream, in order.  An operation therefore reports a failure of its own call; what fails
@@ -48,6 +49,19 @@ struct range {
 	unsigned long long *chunks; /* memory handles; those behind `needed` may go */
 };
 
+enum { RECORDINGS_MAX = 8 };
+
+/* Operations that were called once, and their graph. */
+struct recording {
+	repeat_run *run; /* NULL: a free place */
+	size_t key_size;
+	unsigned char key[REPEAT_KEY_MAX];
+	double flops;
+	uint64_t last;        /* when it was used */
+	cudaGraphExec_t exec; /* NULL: not recorded yet, or cannot be */
+	bool refused;
+};
+
 struct cuda {
 	struct kernels *k;
 	int device;
@@ -62,6 +76,10 @@ struct cuda {
 		void *data;
 		size_t len;
 	} scratch[SCRATCH_COUNT];
+	struct recording recordings[RECORDINGS_MAX];
+	uint64_t uses;
+	bool recording;        /* what is enqueued now is recorded, and does not run */
+	bool eager;            /* nothing is to be recorded */
 	struct tuning *tuning; /* NULL: nothing is remembered */
 	struct lt *lt;
 	struct dnn *dnn; /* NULL: there is no cuDNN; why is in dnn_missing */
@@ -87,6 +105,14 @@ enum status cuda_copy_in(struct kernels *k, void *device, const void *host, size
 enum status cuda_copy_out(struct kernels *k, void *host, const void *device, size_t len);
 enum status cuda_scratch(struct cuda *c, enum scratch which, size_t len, void **out);
 void cuda_memory_close(struct cuda *c);
+
+/* ---- replay.c */
+
+enum status cuda_repeat(struct kernels *k, repeat_run *run, void *context, const void *key, size_t key_size);
+/* STATUS_UNSUPPORTED while operations are recorded: what waits, allocates or reads the host's memory begins so. */
+enum status cuda_not_recorded(const struct cuda *c, const char *operation);
+/* Memory that recordings may hold the address of goes away. */
+void cuda_forget_recordings(struct cuda *c);
 
 /* ---- lt.c */
 

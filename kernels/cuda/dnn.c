@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 512, ALIGN = 16 };
+enum { SLOTS = 512, NEIGHBOURS = 16, ALIGN = 16 };
 
 static const int64_t WORKSPACE_MAX = (int64_t)256 << 20;
 static const size_t BAND_LEN = (size_t)128 << 20;
@@ -95,20 +95,38 @@ static void make_attention(const struct graph_target *t, const union shape *shap
 	graph_plan_attention(t, &shape->attention, WORKSPACE_MAX, out, why, sizeof why);
 }
 
-/* The plan of a shape, {NULL} where cuDNN has none; that too is kept.  Two shapes of one slot take turns in it. */
-static const struct graph_plan *find_plan(
-	struct dnn *dnn, struct slot *slots, const union shape *shape, size_t size, make_plan *make)
+/* Where the plan of a shape is, or goes: one whose neighbours are all taken replaces the first. */
+static struct slot *find_slot(struct slot *slots, const union shape *shape, size_t size)
 {
-	struct slot *slot = &slots[hash(shape, size) % SLOTS];
+	const uint64_t first = hash(shape, size);
+
+	for (uint64_t i = 0; i < NEIGHBOURS; i++) {
+		struct slot *slot = &slots[(first + i) % SLOTS];
+
+		if (!slot->used || memcmp(&slot->shape, shape, size) == 0)
+			return slot;
+	}
+	return &slots[first % SLOTS];
+}
+
+/* The plan of a shape, {NULL} where cuDNN has none; that too is kept. */
+static enum status find_plan(struct cuda *c, struct slot *slots, const union shape *shape, size_t size, make_plan *make,
+	const struct graph_plan **out)
+{
+	struct slot *slot = find_slot(slots, shape, size);
 
 	if (!slot->used || memcmp(&slot->shape, shape, size) != 0) {
-		if (slot->plan.plan)
+		TRY(cuda_not_recorded(c, "making a plan"));
+		if (slot->plan.plan) {
+			cuda_forget_recordings(c); /* they may run its code */
 			cudnnBackendDestroyDescriptor(slot->plan.plan);
+		}
 		slot->used = true;
 		memcpy(&slot->shape, shape, size);
-		make(&dnn->target, shape, &slot->plan);
+		make(&c->dnn->target, shape, &slot->plan);
 	}
-	return &slot->plan;
+	*out = &slot->plan;
+	return STATUS_OK;
 }
 
 static enum status run(
@@ -142,7 +160,7 @@ static enum status convolve(
 
 	memset(&key, 0, sizeof key);
 	key.conv = *shape;
-	plan = find_plan(c->dnn, c->dnn->conv, &key, sizeof key.conv, make_conv);
+	TRY(find_plan(c, c->dnn->conv, &key, sizeof key.conv, make_conv, &plan));
 	*done = plan->plan != NULL && aligned(x) && aligned(y);
 	return *done ? run(c, plan, op->bias ? 4 : 3, names, data, "a convolution") : STATUS_OK;
 }
@@ -317,7 +335,7 @@ enum status dnn_attention(struct cuda *c, const struct attention *op, bool *done
 		return STATUS_OK;
 	memset(&key, 0, sizeof key);
 	key.attention = attention_shape(op);
-	plan = find_plan(c->dnn, c->dnn->attention, &key, sizeof key.attention, make_attention);
+	TRY(find_plan(c, c->dnn->attention, &key, sizeof key.attention, make_attention, &plan));
 	*done = plan->plan != NULL;
 	if (!*done)
 		return STATUS_OK;

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 1024, PROPOSALS = 8, RUNS = 4 };
+enum { SLOTS = 1024, NEIGHBOURS = 16, PROPOSALS = 8, RUNS = 4 };
 
 static const size_t WORKSPACE_LEN = (size_t)32 << 20;
 /* Below this many operations a product takes as long as its launch, whatever the algorithm. */
@@ -323,13 +323,27 @@ static uint64_t hash(const struct key *key)
 	return h ^ h >> 32;
 }
 
-/* Two shapes of one slot take turns in it. */
+/* Where the product of this shape is, or goes: a shape whose neighbours are all taken replaces the first. */
+static struct product **find_slot(struct lt *lt, const struct key *key)
+{
+	const uint64_t first = hash(key);
+
+	for (uint64_t i = 0; i < NEIGHBOURS; i++) {
+		struct product **slot = &lt->slot[(first + i) % SLOTS];
+
+		if (!*slot || memcmp(&(*slot)->key, key, sizeof *key) == 0)
+			return slot;
+	}
+	return &lt->slot[first % SLOTS];
+}
+
 static enum status find_product(struct cuda *c, const struct call *call, struct product **out)
 {
-	struct product **slot = &c->lt->slot[hash(&call->key) % SLOTS], *p = *slot;
+	struct product **slot = find_slot(c->lt, &call->key), *p = *slot;
 	enum status status;
 
 	if (!p || memcmp(&p->key, &call->key, sizeof p->key) != 0) {
+		TRY(cuda_not_recorded(c, "measuring a matrix product"));
 		p = calloc(1, sizeof *p);
 		if (!p)
 			return status_fail(STATUS_NO_MEMORY, "no memory for a matrix product");

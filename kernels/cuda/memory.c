@@ -15,6 +15,7 @@ static void drop_chunk(struct cuda *c, struct range *r, size_t i)
 {
 	if (!r->chunks[i])
 		return;
+	cuda_forget_recordings(c);
 	cuMemUnmap(r->base + i * r->chunk_len, r->chunk_len);
 	cuMemRelease(r->chunks[i]);
 	r->chunks[i] = 0;
@@ -58,6 +59,7 @@ static enum status allocate(struct cuda *c, size_t len, void **out)
 	const size_t wanted = len ? len : 1;
 	cudaError_t error = cudaErrorMemoryAllocation;
 
+	TRY(cuda_not_recorded(c, "allocating memory"));
 	if (within_limit(c, wanted) || (trim(c) && within_limit(c, wanted)))
 		error = cudaMalloc(out, wanted);
 	if (error == cudaErrorMemoryAllocation && within_limit(c, wanted) && trim(c)) {
@@ -75,6 +77,7 @@ static void give_back(struct cuda *c, void *data, size_t len)
 {
 	if (!data)
 		return;
+	cuda_forget_recordings(c);
 	cudaStreamSynchronize(c->stream); /* something enqueued may still use it */
 	cudaFree(data);
 	c->allocated -= len ? len : 1;
@@ -98,6 +101,7 @@ void cuda_unmap(struct kernels *k, void *data, size_t len)
 enum status cuda_scratch(struct cuda *c, enum scratch which, size_t len, void **out)
 {
 	if (len > c->scratch[which].len) {
+		TRY(cuda_not_recorded(c, "allocating memory"));
 		give_back(c, c->scratch[which].data, c->scratch[which].len);
 		kernels_hold(c->k, 0, c->scratch[which].len);
 		c->scratch[which].data = NULL;
@@ -181,6 +185,7 @@ static enum status new_chunk(struct cuda *c, size_t len, CUmemGenericAllocationH
 	CUmemAllocationProp kind = chunk_kind(c);
 	CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
 
+	TRY(cuda_not_recorded(c, "allocating memory"));
 	*out = 0;
 	if (within_limit(c, len) || (trim(c) && within_limit(c, len)))
 		result = cuMemCreate(out, len, &kind, 0);
@@ -249,6 +254,7 @@ void cuda_unreserve(struct kernels *k, void *data, size_t len)
 {
 	struct cuda *c = cuda_of(k);
 
+	cuda_forget_recordings(c);
 	cudaStreamSynchronize(c->stream);
 	for (struct range **at = &c->ranges; *at; at = &(*at)->next)
 		if ((*at)->base == (uintptr_t)data) {
@@ -305,6 +311,7 @@ enum status cuda_copy_in(struct kernels *k, void *device, const void *host, size
 {
 	struct cuda *c = cuda_of(k);
 
+	TRY(cuda_not_recorded(c, "copying to the device"));
 	for (size_t done = 0; done < len;) {
 		const size_t n = len - done < STAGING_LEN ? len - done : STAGING_LEN;
 		char *pinned;
@@ -322,6 +329,7 @@ enum status cuda_copy_out(struct kernels *k, void *host, const void *device, siz
 {
 	struct cuda *c = cuda_of(k);
 
+	TRY(cuda_not_recorded(c, "copying from the device"));
 	TRY(cuda_result(
 		c, cudaMemcpyAsync(host, device, len, cudaMemcpyDeviceToHost, c->stream), "copying from the device"));
 	return cuda_result(c, cudaStreamSynchronize(c->stream), "what was computed before");

@@ -226,18 +226,25 @@ static void run_block(void)
 		fail("a barrier was left unfinished");
 }
 
-int shim_launch(dim3 grid, dim3 block, void (*run)(const void *), const void *closure)
+struct call {
+	dim3 grid, block;
+	void (*run)(const void *);
+	alignas(16) char closure[1024];
+};
+
+void (*shim_enqueue)(void (*run)(const void *data), const void *data, size_t size);
+
+static void run_call(const void *data)
 {
 	static unsigned launches;
-	const unsigned n = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
+	const struct call *c = static_cast<const struct call *>(data);
+	const unsigned n = c->block.x * c->block.y * c->block.z, blocks = c->grid.x * c->grid.y * c->grid.z;
 
-	if (n < 1 || n > THREADS_MAX || blocks < 1 || grid.y > 65535 || grid.z > 65535 || block.z > 64)
-		return cudaErrorInvalidConfiguration;
-	gridDim = grid;
-	blockDim = block;
+	gridDim = c->grid;
+	blockDim = c->block;
 	shim.count = n;
-	shim.run = run;
-	shim.closure = closure;
+	shim.run = c->run;
+	shim.closure = c->closure;
 	if (__tsan_get_current_fiber)
 		shim.home.tsan = __tsan_get_current_fiber();
 	for (; shim.made < n; shim.made++)
@@ -247,10 +254,26 @@ int shim_launch(dim3 grid, dim3 block, void (*run)(const void *), const void *cl
 	for (unsigned i = 0; i < blocks; i++) {
 		const unsigned b = launches % 2 ? i : blocks - 1 - i;
 
-		blockIdx = dim3(b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y);
+		blockIdx = dim3(b % c->grid.x, b / c->grid.x % c->grid.y, b / c->grid.x / c->grid.y);
 		run_block();
 	}
 	order(__tsan_acquire, &shim.end);
+}
+
+int shim_launch(dim3 grid, dim3 block, void (*run)(const void *), const void *closure, size_t size)
+{
+	const unsigned n = block.x * block.y * block.z, blocks = grid.x * grid.y * grid.z;
+	struct call call = { grid, block, run, {} };
+
+	if (n < 1 || n > THREADS_MAX || blocks < 1 || grid.y > 65535 || grid.z > 65535 || block.z > 64)
+		return cudaErrorInvalidConfiguration;
+	if (size > sizeof call.closure)
+		fail("a kernel with too many arguments");
+	memcpy(call.closure, closure, size);
+	if (shim_enqueue)
+		shim_enqueue(run_call, &call, sizeof call);
+	else
+		run_call(&call);
 	return cudaSuccess;
 }
 

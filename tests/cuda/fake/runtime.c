@@ -1,8 +1,10 @@
 /* runtime: as much of CUDA's runtime and driver as kernels/cuda asks for, with host memory for a device's, so that the
- * whole backend runs where there is no GPU.  Everything is done when it is called.
+ * whole backend runs where there is no GPU.  Everything is done when it is called, but for what a stream records.
  *
  * FAKE_CUDA_MEMORY: MiB of the device (default 4096).  FAKE_CUDA_LOST: after so many waits the device is lost: that
  * wait and every call after it fails.  FAKE_CUDA_DEVICES: how many there are (default 1).
+ * FAKE_CUDA_GRAPHS: "begin", "end", "instantiate" or "launch" fails.  FAKE_CUDA_COUNTS: a file for how often what was
+ * called, written at the end.
  */
 #include <cuda.h>
 #include <cuda_runtime_api.h>
@@ -10,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+
+#include "tests/cuda/fake/fake.h"
 
 enum { GRANULE = 2 << 20, ALIGN = 256, UNSET = 0xff /* floats of it are NaN */ };
 
@@ -35,6 +39,139 @@ static int *device_count(void)
 
 	n = setting("FAKE_CUDA_DEVICES", 1);
 	return &n;
+}
+
+/* ---- recording: a graph is a list of calls with their arguments */
+
+struct call {
+	struct call *next;
+	void (*run)(const void *data);
+	_Alignas(16) char data[];
+};
+
+struct list {
+	struct call *first, **end;
+};
+
+static bool recording, spoiled;
+static struct list *recorded;
+
+static struct {
+	long waits, allocations, enqueued, recorded, repeated;
+} counts;
+
+__attribute__((destructor)) static void write_counts(void)
+{
+	const char *path = getenv("FAKE_CUDA_COUNTS");
+	FILE *f = path ? fopen(path, "we") : NULL;
+
+	if (f) {
+		fprintf(f, "waits %ld\nallocations %ld\nenqueued %ld\nrecorded %ld\nrepeated %ld\n", counts.waits,
+			counts.allocations, counts.enqueued, counts.recorded, counts.repeated);
+		fclose(f);
+	}
+}
+
+static bool fails(const char *what)
+{
+	const char *text = getenv("FAKE_CUDA_GRAPHS");
+
+	return text && strcmp(text, what) == 0;
+}
+
+/* What no stream may do while it records: it waits, or changes memory; then the recording is worth nothing. */
+static cudaError_t not_recorded(long *count)
+{
+	++*count;
+	spoiled |= recording;
+	return recording ? cudaErrorStreamCaptureUnsupported : lost;
+}
+
+void fake_enqueue(void (*run)(const void *data), const void *data, size_t size)
+{
+	struct call *c;
+
+	counts.enqueued++;
+	if (!recording) {
+		run(data);
+		return;
+	}
+	c = aligned_alloc(16, (sizeof *c + size + 15) / 16 * 16);
+	c->next = NULL;
+	c->run = run;
+	memcpy(c->data, data, size);
+	*recorded->end = c;
+	recorded->end = &c->next;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+{
+	if (lost || recording || fails("begin"))
+		return lost ? lost : cudaErrorStreamCaptureUnsupported;
+	recorded = calloc(1, sizeof *recorded);
+	recorded->end = &recorded->first;
+	recording = true;
+	spoiled = false;
+	return cudaSuccess;
+}
+
+static void free_list(struct list *list)
+{
+	for (struct call *c = list->first, *next; c; c = next) {
+		next = c->next;
+		free(c);
+	}
+	free(list);
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
+{
+	if (!recording)
+		return cudaErrorIllegalState;
+	recording = false;
+	if (lost || spoiled || fails("end")) {
+		free_list(recorded);
+		return lost ? lost : cudaErrorStreamCaptureInvalidated;
+	}
+	*out = (cudaGraph_t)recorded;
+	return cudaSuccess;
+}
+
+/* Takes the calls from the graph. */
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+{
+	struct list *list = (struct list *)graph, *all;
+
+	if (lost || fails("instantiate"))
+		return lost ? lost : cudaErrorMemoryAllocation;
+	all = malloc(sizeof *all);
+	*all = *list;
+	*list = (struct list){ NULL };
+	counts.recorded++;
+	*out = (cudaGraphExec_t)all;
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+	free_list((struct list *)graph);
+	return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+	free_list((struct list *)exec);
+	return lost;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+	if (lost || fails("launch"))
+		return lost ? lost : cudaErrorUnknown;
+	counts.repeated++;
+	for (const struct call *c = ((struct list *)exec)->first; c; c = c->next)
+		c->run(c->data);
+	return cudaSuccess;
 }
 
 /* ---- devices */
@@ -89,9 +226,10 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all)
 cudaError_t cudaMalloc(void **out, size_t len)
 {
 	char *block;
+	const cudaError_t error = not_recorded(&counts.allocations);
 
-	if (lost)
-		return lost;
+	if (error)
+		return error;
 	if (used + len > total())
 		return cudaErrorMemoryAllocation;
 	block = aligned_alloc(ALIGN, (len + 2 * ALIGN - 1) / ALIGN * ALIGN);
@@ -108,7 +246,7 @@ cudaError_t cudaFree(void *data)
 {
 	size_t len;
 
-	if (!data)
+	if (!data || not_recorded(&counts.allocations) == cudaErrorStreamCaptureUnsupported)
 		return lost;
 	memcpy(&len, (char *)data - ALIGN, sizeof len);
 	used -= len;
@@ -119,7 +257,7 @@ cudaError_t cudaFree(void *data)
 cudaError_t cudaMallocHost(void **out, size_t len)
 {
 	*out = malloc(len);
-	return *out ? lost : cudaErrorMemoryAllocation;
+	return *out ? not_recorded(&counts.allocations) : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFreeHost(void *data)
@@ -128,19 +266,49 @@ cudaError_t cudaFreeHost(void *data)
 	return cudaSuccess;
 }
 
+struct fill {
+	void *to;
+	int value;
+	size_t len;
+};
+
+static void run_fill(const void *data)
+{
+	const struct fill *f = data;
+
+	memset(f->to, f->value, f->len);
+}
+
+struct copy {
+	void *to;
+	const void *from;
+	size_t len;
+};
+
+static void run_copy(const void *data)
+{
+	const struct copy *c = data;
+
+	memcpy(c->to, c->from, c->len);
+}
+
 cudaError_t cudaMemsetAsync(void *to, int value, size_t len, cudaStream_t stream)
 {
+	const struct fill f = { to, value, len };
+
 	if (lost)
 		return lost;
-	memset(to, value, len);
+	fake_enqueue(run_fill, &f, sizeof f);
 	return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t len, enum cudaMemcpyKind kind, cudaStream_t stream)
 {
+	const struct copy c = { to, from, len };
+
 	if (lost)
 		return lost;
-	memcpy(to, from, len);
+	fake_enqueue(run_copy, &c, sizeof c);
 	return cudaSuccess;
 }
 
@@ -149,6 +317,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t len, enum cudaMem
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 {
 	*out = (cudaStream_t)malloc(1);
+	shim_enqueue = fake_enqueue;
 	return lost;
 }
 
@@ -158,7 +327,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 
 	if (after && ++waits >= after)
 		lost = cudaErrorLaunchFailure;
-	return lost;
+	return not_recorded(&counts.waits);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
@@ -180,6 +349,7 @@ cudaError_t cudaEventCreate(cudaEvent_t *out)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+	spoiled |= recording; /* a recorded event could be waited for by nobody */
 	return lost;
 }
 
@@ -229,8 +399,8 @@ CUresult cuMemAddressFree(CUdeviceptr at, size_t len)
 CUresult cuMemCreate(
 	CUmemGenericAllocationHandle *out, size_t len, const CUmemAllocationProp *kind, unsigned long long flags)
 {
-	if (lost)
-		return CUDA_ERROR_LAUNCH_FAILED;
+	if (not_recorded(&counts.allocations))
+		return lost ? CUDA_ERROR_LAUNCH_FAILED : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 	if (len % GRANULE)
 		return CUDA_ERROR_INVALID_VALUE;
 	if (used + len > total())
