@@ -172,6 +172,11 @@ limits() {
 	fi
 	check "a limit that suffices is kept" one bf16 --memory-limit 1G 'a fox'
 }
+graphs() {
+	PROMPTFS_CUDA_GRAPHS=off one bf16 'a fox' >"$top/said" 2>&1 && mv "$top/one.png" "$top/called.png"
+	check "steps as CUDA graphs" one bf16 'a fox' &&
+		check "give the same picture as steps without" cmp "$top/one.png" "$top/called.png"
+}
 cancelled() {
 	local before after status
 	before=$(used)
@@ -227,6 +232,7 @@ run_check() {
 	for dtype in int8 fp8; do
 		check "a picture in $dtype" one $dtype 'a fox' || true
 	done
+	graphs
 	limits
 	cancelled
 	in_a_row
@@ -246,6 +252,11 @@ run_bench() {
 		}
 		if check "$m" within ./promptfs bench --device "$device" --dtype "$dtype" --model "random:$model" --size "$size" --repeats 3; then
 			{ echo "## $model, $size, $dtype"; echo '```'; cat "$top/said"; echo '```'; echo; } | tee -a "$top/table"
+		fi
+		[ "$m" = "${models%%[[:space:]]*}" ] || continue
+		if PROMPTFS_CUDA_GRAPHS=off check "$m without CUDA graphs" within ./promptfs bench --device "$device" --dtype "$dtype" \
+			--model "random:$model" --size "$size" --repeats 3; then
+			{ echo "## $model, $size, $dtype, without CUDA graphs"; echo '```'; cat "$top/said"; echo '```'; echo; } | tee -a "$top/table"
 		fi
 	done
 	finish

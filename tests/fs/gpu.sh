@@ -41,6 +41,35 @@ check "what was measured is remembered" test -s "$XDG_CACHE_HOME/promptfs/tuning
 check "without cuDNN the own kernels do" env FAKE_CUDA_NO_CUDNN=1 "$promptfs" generate --device cuda:0 --steps 1 --width 64 \
 	--height 64 --cache "$top/c" -o "$top/x.png" a
 
+# ---- steps: recorded at the second and repeated from then on
+steps() { # N NAME: a picture, its bytes in $top/NAME.png and what was called in $top/NAME
+	FAKE_CUDA_COUNTS=$top/$2 "$promptfs" generate --model "$tests/../../models/pocket" --cache "$top/c$RANDOM$RANDOM" --device cuda:0 \
+		--steps "$1" --width 64 --height 64 -o "$top/$2.png" 'a red apple' >"$top/said" 2>&1
+}
+called() { # WHAT NAME
+	sed -n "s/^$1 //p" "$top/$2"
+}
+PROMPTFS_CUDA_GRAPHS=off steps 5 called
+steps 5 repeated
+check "a repeated step gives the same picture" cmp "$top/called.png" "$top/repeated.png"
+is "one step is recorded" "$(called recorded repeated)" 1
+is "and the others repeat it" "$(called repeated repeated)" 4
+is "without graphs none is" "$(called recorded called) $(called repeated called)" "0 0"
+PROMPTFS_CUDA_GRAPHS=off steps 2 fewer
+# where scratch grows is another place with each schedule, so a few more or fewer are no step's
+for what in waits allocations; do
+	for way in called repeated; do
+		is "3 more steps $way are fewer than 3 more $what" \
+			"$(($(called $what $way) - $(called $what fewer) < 3))" 1
+	done
+done
+for part in begin end instantiate; do
+	FAKE_CUDA_GRAPHS=$part steps 2 "$part"
+	check "a recording that fails ($part) leaves the steps as they were" cmp "$top/$part.png" "$top/fewer.png"
+done
+FAKE_CUDA_GRAPHS=launch steps 2 launch
+check "a graph that does not start is an error with a name" grep -q 'cuda:0: repeating a step: ' "$top/said"
+
 # ---- memory
 refuses "what does not fit is refused before, with the figures" 'takes 0\.[0-9]+ GB of cuda:0.*there are 0\.10 GB' \
 	"$promptfs" generate --device cuda:0 --memory-limit 100M --cache "$top/c" -o "$top/x.png" b
