@@ -81,20 +81,13 @@ int cuda_attention(cuda_stream stream, const struct attention *op);
 
 /* ---- 8-bit operands (quantize.cu) --------------------------------------------------------------------------------
  *
- * Codes and scales as kernels.h has them: value = code * scale.  Only a product whose both sides have a scale for each
- * row follows kernels.h to the letter; one scale for a matrix is for chips whose products take no others.
+ * Codes and scales as kernels.h has them: value = code * scale.
  * x [rows, dim] F32 or BF16, rows may be strided; codes [rows, dim] dense. */
 
 enum quantized { QUANTIZED_E4M3, QUANTIZED_I8 };
 
 /* A scale for each row. */
 int cuda_quantize_rows(cuda_stream stream, enum quantized to, const struct tensor *x, void *codes, float *scale);
-
-/* One scale: cuda_largest raises *largest to the largest magnitude in x (zero it first), any number of tensors; then
- * cuda_quantize makes *scale of it and the codes. */
-int cuda_largest(cuda_stream stream, const struct tensor *x, float *largest);
-int cuda_quantize(
-	cuda_stream stream, enum quantized to, const struct tensor *x, const float *largest, void *codes, float *scale);
 
 /* Sums of products of codes [m, n], S32 for I8, F32 for E4M3, where the library has no product for their shapes:
  * x [m, k], w [n, k]. */
@@ -105,15 +98,6 @@ int cuda_multiply_codes(cuda_stream stream, enum quantized from, const void *x, 
  */
 int cuda_scale_sums(cuda_stream stream, enum activation f, enum quantized from, const void *sums,
 	const float *row_scale, const float *column_scale, const float *bias, bool accumulate, const struct tensor *y);
-
-/* The values back: scale[row] (by_row) or *scale; y [rows, dim] F32 or BF16. */
-int cuda_dequantize(cuda_stream stream, enum quantized from, const void *codes, const float *scale, bool by_row,
-	const struct tensor *y);
-
-/* The same with what comes before in one kernel: norm and glu whose y has no data; codes and scales by row instead. */
-int cuda_norm_quantized(cuda_stream stream, const struct norm *op, enum quantized to, void *codes, float *scale);
-int cuda_glu_quantized(cuda_stream stream, enum activation f, const struct tensor *gate, const struct tensor *up,
-	enum quantized to, void *codes, float *scale);
 
 #ifdef __cplusplus
 }

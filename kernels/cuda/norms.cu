@@ -158,64 +158,6 @@ int cuda_norm(cuda_stream stream, const struct norm *op)
 	});
 }
 
-/* ---- norm to 8 bits ---------------------------------------------------------------------------------------------- */
-
-template <typename X, typename Q, int N, int KEEP>
-__global__ void __launch_bounds__(BLOCK_MAX) norm_quantized_kernel(
-	const X *x, int64_t x_stride, Q *codes, float *scales, int dim, bool rms, float eps, norm_tables t)
-{
-	SHARED(float, shared, 3 * WARPS_MAX);
-	row_reader<X, N, KEEP> row(x + blockIdx.x * x_stride, dim);
-	const row_statistics s = row_measure<N>(row, rms, eps, shared);
-	float most = 0;
-
-	row.each([&](int at, float *v) {
-		float y[N];
-
-		norm_apply<N>(t, s, at, v, y);
-#pragma unroll
-		for (int j = 0; j < N; j++)
-			most = largest()(most, fabsf(y[j]));
-	});
-	const code_scale c = code_scale_for(Q(), block_reduce(largest(), most, shared + 2 * WARPS_MAX));
-
-	if (threadIdx.x == 0)
-		scales[blockIdx.x] = c.scale;
-	codes += blockIdx.x * (int64_t)dim;
-	row.each([&](int at, float *v) {
-		float y[N];
-
-		norm_apply<N>(t, s, at, v, y);
-#pragma unroll
-		for (int j = 0; j < N; j++)
-			y[j] *= c.factor;
-		store<N>(codes + at, y);
-	});
-}
-
-int cuda_norm_quantized(cuda_stream stream, const struct norm *op, enum quantized to, void *codes, float *scale)
-{
-	const norm_tables t = tables_of(op);
-	const bool wide = vectors_fit(&op->x, VECTOR) && tables_fit(t) && (uintptr_t)codes % VECTOR == 0;
-	const int dim = (int)op->x.dim[1];
-
-	return with_type(op->x.dtype, [&](auto x) {
-		return with_code(to, [&](auto code) {
-			return with_vector(wide, [&](auto n) {
-				return with_keep<decltype(n)::value>(dim / n.value, [&](auto keep) {
-					using X = decltype(x);
-					using Q = decltype(code);
-					constexpr int N = decltype(n)::value, KEEP = decltype(keep)::value;
-
-					return launch(stream, norm_quantized_kernel<X, Q, N, KEEP>,
-						(unsigned)op->x.dim[0], row_threads(dim / N), (const X *)op->x.data,
-						op->x.stride[0], (Q *)codes, scale, dim, op->rms, op->eps, t);
-				});
-			});
-		});
-	});
-}
-
 /* ---- norm and gated residual ------------------------------------------------------------------------------------- */
 
 template <typename X, int N, int KEEP>

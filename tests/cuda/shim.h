@@ -106,15 +106,6 @@ inline int atomicOr(int *p, int x)
 	return __atomic_fetch_or(p, x, __ATOMIC_RELAXED);
 }
 
-inline unsigned atomicMax(unsigned *p, unsigned x)
-{
-	unsigned old = __atomic_load_n(p, __ATOMIC_RELAXED);
-
-	while (old < x && !__atomic_compare_exchange_n(p, &old, x, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-		;
-	return old;
-}
-
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */
 
 inline float __uint_as_float(uint32_t x)
