@@ -1,5 +1,5 @@
-/* opened: what open files and folders hold in memory, so that it is freed at the end too: of what is open when the mount
- * goes, the kernel sends no release.
+/* opened: what open files and folders hold in memory, so that it is freed at the end too: of what is open when the
+ * mount goes, the kernel sends no release.
  *
  *     struct text {
  *             struct opened opened;
