@@ -95,7 +95,7 @@ static void keep_texts(struct engine *e, const struct engine_options *options)
 	const uint64_t limit = options->packed_limit < TEXTS_LIMIT ? options->packed_limit : TEXTS_LIMIT;
 	char dir[PATH_MAX];
 
-	if ((size_t)snprintf(dir, sizeof dir, "%s/texts", options->packed) < sizeof dir)
+	if ((size_t)snprintf(dir, sizeof dir, "%s/" ENGINE_TEXTS, options->packed) < sizeof dir)
 		e->texts = memo_files_new(dir, limit);
 	e->texts_min = options->texts_min ? options->texts_min : TEXTS_MIN;
 }

@@ -16,6 +16,8 @@
 
 struct engine;
 
+#define ENGINE_TEXTS "texts" /* the folder below engine_options.packed that embeddings are kept in */
+
 struct engine_options {
 	const char *device;    /* "ref", "cpu", "cuda:N", "auto" */
 	enum dtype dtype;      /* as kernels_open takes it; DTYPE_OTHER: the device's default */
@@ -23,7 +25,7 @@ struct engine_options {
 	uint64_t memory_limit; /* bytes; 0: no limit of ours */
 	const char *packed;    /* folder for copies of packed weights, or NULL */
 	uint64_t packed_limit; /* bytes of all copies */
-	uint64_t texts_min;    /* models of as many bytes keep embeddings in packed/texts; 0: the usual */
+	uint64_t texts_min;    /* models of as many bytes keep embeddings; 0: the usual */
 };
 
 enum stage { STAGE_LOAD, STAGE_TEXT, STAGE_STEP, STAGE_DECODE, STAGE_PNG, STAGE_COUNT };

@@ -106,16 +106,13 @@ static bool is_hashed(const struct recipe *r)
 static bool file_key(const struct run *run, XXH128_hash_t words, int n, char out[MEMO_KEY_LEN + 1])
 {
 	char arithmetic[512], text[768];
-	XXH128_canonical_t key;
 
 	if (!run->texts || !is_hashed(run->recipe))
 		return false;
 	kernels_arithmetic(run->k, arithmetic, sizeof arithmetic);
 	snprintf(text, sizeof text, "%s\n%s\n%d %016llx%016llx", arithmetic, run->identity, n,
 		(unsigned long long)words.high64, (unsigned long long)words.low64);
-	XXH128_canonicalFromHash(&key, XXH3_128bits(text, strlen(text)));
-	for (size_t i = 0; i < sizeof key.digest; i++)
-		snprintf(out + 2 * i, 3, "%02x", key.digest[i]);
+	recipe_key(text, strlen(text), out);
 	return true;
 }
 

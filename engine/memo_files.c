@@ -1,21 +1,19 @@
 /* memo_files: see memo_files.h. */
 #include "engine/memo_files.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "engine/memo.h"
+#include "kernels/folder.h"
 
-enum { STALE_S = 3600, NAME_LEN = 256 };
+enum { NAME_LEN = 256 };
 
 struct memo_files {
 	char dir[PATH_MAX];
@@ -170,36 +168,6 @@ bool memo_files_read(const struct memo_files *f, const char *key, int n, struct 
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-/* The bytes of all files, and the one unused for longest; takes away what an interrupted process left. */
-static uint64_t survey(const struct memo_files *f, char oldest[NAME_LEN])
-{
-	DIR *dir = opendir(f->dir);
-	struct timespec since = { 0 };
-	uint64_t sum = 0;
-
-	oldest[0] = 0;
-	for (const struct dirent *e = NULL; dir && (e = readdir(dir));) {
-		struct stat st;
-
-		if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
-			continue;
-		if (strstr(e->d_name, ".tmp")) {
-			if (st.st_mtime < time(NULL) - STALE_S)
-				unlinkat(dirfd(dir), e->d_name, 0);
-			continue;
-		}
-		sum += (uint64_t)st.st_size;
-		if (!*oldest || st.st_mtim.tv_sec < since.tv_sec ||
-			(st.st_mtim.tv_sec == since.tv_sec && st.st_mtim.tv_nsec < since.tv_nsec)) {
-			snprintf(oldest, NAME_LEN, "%s", e->d_name);
-			since = st.st_mtim;
-		}
-	}
-	if (dir)
-		closedir(dir);
-	return sum;
-}
-
 /* It and the one around it. */
 static void make_folder(const struct memo_files *f)
 {
@@ -214,24 +182,16 @@ static void make_folder(const struct memo_files *f)
 	mkdir(f->dir, 0700);
 }
 
+/* The folder is looked through when it must be: what others write meanwhile is seen at the next time. */
 static bool make_room(struct memo_files *f, uint64_t bytes)
 {
-	char oldest[NAME_LEN], path[PATH_MAX + NAME_LEN];
-	struct statvfs fs;
-
 	make_folder(f);
-	if (bytes > f->limit)
-		return false;
-	while (!f->surveyed || f->bytes + bytes > f->limit) {
-		f->bytes = survey(f, oldest);
-		f->surveyed = true;
-		if (f->bytes + bytes <= f->limit)
-			break;
-		path_of(f, oldest, path);
-		if (!*oldest || unlink(path) != 0)
+	if (!f->surveyed || f->bytes + bytes > f->limit) {
+		if (!folder_shrink(f->dir, f->limit, bytes, &f->bytes))
 			return false;
+		f->surveyed = true;
 	}
-	return statvfs(f->dir, &fs) == 0 && bytes / fs.f_frsize + fs.f_blocks / 10 < fs.f_bavail;
+	return folder_has_disk(f->dir, bytes);
 }
 
 static bool write_all(int fd, const char *data, size_t len)

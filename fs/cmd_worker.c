@@ -182,7 +182,7 @@ static void enter_sandbox(const char *tuning, const char *packed)
 
 	if (packed) {
 		mkdir(packed, 0700);
-		snprintf(texts, sizeof texts, "%s/texts", packed); /* inside, folders cannot be made */
+		snprintf(texts, sizeof texts, "%s/" ENGINE_TEXTS, packed); /* inside, folders cannot be made */
 		mkdir(texts, 0700);
 	}
 	sandbox_enter(paths, sizeof paths / sizeof *paths);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <omp.h>
 
@@ -187,6 +188,22 @@ enum status kernels_free_memory(struct kernels *k, uint64_t *free, uint64_t *tot
 void kernels_limit_memory(struct kernels *k, uint64_t bytes)
 {
 	k->limit = bytes;
+}
+
+void kernels_arithmetic(const struct kernels *k, char *out, size_t size)
+{
+	struct stat st = { 0 };
+	size_t len;
+
+	if (k->backend->layout)
+		k->backend->layout(k, out, size);
+	else
+		snprintf(out, size, "%s %s %s %s", k->backend->name, k->about, dtype_name(k->dtype),
+			dtype_name(k->weight_dtype));
+	stat("/proc/self/exe", &st);
+	len = strlen(out);
+	snprintf(out + len, size - len, " %jd %jd.%09ld", (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec,
+		st.st_mtim.tv_nsec);
 }
 
 enum status kernels_pace(struct kernels *k)

@@ -10,7 +10,6 @@
  */
 #include "kernels/backend.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -18,10 +17,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+#include "kernels/folder.h"
 
 enum { PAGE = 4096, PARTS = 64 };
 
@@ -79,84 +78,18 @@ void packed_free(struct packed *p)
 	free(p);
 }
 
-/* ---- the folder -------------------------------------------------------------------------------------------------- */
-
-/* What an interrupted process left an hour ago or longer. */
-static bool is_stale(const char *name, const struct stat *st)
-{
-	const size_t len = strlen(name);
-
-	return len > 4 && strcmp(name + len - 4, ".tmp") == 0 && st->st_mtime < time(NULL) - 3600;
-}
-
-/* The bytes of all files, and the one unused for longest. */
-static uint64_t survey(const struct packed *p, char oldest[256])
-{
-	DIR *dir = opendir(p->dir);
-	time_t oldest_time = 0;
-	uint64_t sum = 0;
-
-	oldest[0] = 0;
-	for (const struct dirent *e = NULL; dir && (e = readdir(dir));) {
-		struct stat st;
-
-		if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
-			continue;
-		if (is_stale(e->d_name, &st) && unlinkat(dirfd(dir), e->d_name, 0) == 0)
-			continue;
-		sum += (uint64_t)st.st_size;
-		if (!strstr(e->d_name, ".tmp") && (!*oldest || st.st_mtime < oldest_time)) {
-			snprintf(oldest, 256, "%s", e->d_name);
-			oldest_time = st.st_mtime;
-		}
-	}
-	if (dir)
-		closedir(dir);
-	return sum;
-}
-
-/* Whether `bytes` more may lie in the folder; removes older files for them.  A tenth of the disk stays free. */
-static bool make_room(const struct packed *p, uint64_t bytes)
-{
-	char oldest[256], path[PATH_MAX + 256];
-	struct statvfs fs;
-
-	if (bytes > p->limit)
-		return false;
-	while (survey(p, oldest) + bytes > p->limit) {
-		snprintf(path, sizeof path, "%s/%s", p->dir, oldest);
-		if (!*oldest || unlink(path) != 0)
-			return false;
-	}
-	return statvfs(p->dir, &fs) == 0 && bytes / fs.f_frsize + fs.f_blocks / 10 < fs.f_bavail;
-}
-
 /* ---- a file ------------------------------------------------------------------------------------------------------ */
 
 static void open_new(struct packed *p, uint64_t bytes)
 {
+	uint64_t held;
+
 	mkdir(p->dir, 0700);
-	if (!make_room(p, bytes))
+	if (!folder_shrink(p->dir, p->limit, bytes, &held) || !folder_has_disk(p->dir, bytes))
 		return;
 	snprintf(p->temporary, sizeof p->temporary, "%s.%ld.tmp", p->path, (long)getpid());
 	p->fd = open(p->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	p->writing = true;
-}
-
-void kernels_arithmetic(const struct kernels *k, char *out, size_t size)
-{
-	struct stat st = { 0 };
-	size_t len;
-
-	if (k->backend->layout)
-		k->backend->layout(k, out, size);
-	else
-		snprintf(out, size, "%s %s %s %s", k->backend->name, k->about, dtype_name(k->dtype),
-			dtype_name(k->weight_dtype));
-	stat("/proc/self/exe", &st);
-	len = strlen(out);
-	snprintf(out + len, size - len, " %jd %jd.%09ld", (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec,
-		st.st_mtim.tv_nsec);
 }
 
 void kernels_packed_begin(struct kernels *k, const char *identity, uint64_t bytes)
