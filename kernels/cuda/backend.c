@@ -27,6 +27,16 @@ struct cuda *cuda_of(struct kernels *k)
 	return c;
 }
 
+uint64_t cuda_hash(const void *data, size_t size)
+{
+	const unsigned char *bytes = data;
+	uint64_t h = 14695981039346656037u;
+
+	for (size_t i = 0; i < size; i++)
+		h = (h ^ bytes[i]) * 1099511628211u;
+	return h ^ h >> 32;
+}
+
 static int count_devices(void)
 {
 	int n = 0;

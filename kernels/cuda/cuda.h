@@ -92,6 +92,9 @@ struct cuda *cuda_of(struct kernels *k);
 /* STATUS_OK for 0; else STATUS_NO_MEMORY or STATUS_DEVICE with the device, the operation and the driver's words. */
 enum status cuda_result(const struct cuda *c, int error, const char *operation);
 
+/* Of a shape's bytes: where it is kept. */
+uint64_t cuda_hash(const void *data, size_t size);
+
 /* ---- memory.c */
 
 enum status cuda_map(struct kernels *k, size_t len, void **out);

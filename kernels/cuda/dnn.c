@@ -69,16 +69,6 @@ void dnn_close(struct dnn *dnn)
 
 /* ---- plans ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t hash(const void *data, size_t size)
-{
-	const unsigned char *bytes = data;
-	uint64_t h = 14695981039346656037u;
-
-	for (size_t i = 0; i < size; i++)
-		h = (h ^ bytes[i]) * 1099511628211u;
-	return h ^ h >> 32;
-}
-
 typedef void make_plan(const struct graph_target *t, const union shape *shape, struct graph_plan *out);
 
 static void make_conv(const struct graph_target *t, const union shape *shape, struct graph_plan *out)
@@ -98,7 +88,7 @@ static void make_attention(const struct graph_target *t, const union shape *shap
 /* Where the plan of a shape is, or goes: one whose neighbours are all taken replaces the first. */
 static struct slot *find_slot(struct slot *slots, const union shape *shape, size_t size)
 {
-	const uint64_t first = hash(shape, size);
+	const uint64_t first = cuda_hash(shape, size);
 
 	for (uint64_t i = 0; i < NEIGHBOURS; i++) {
 		struct slot *slot = &slots[(first + i) % SLOTS];

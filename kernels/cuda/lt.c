@@ -313,20 +313,10 @@ static void pick_algorithm(struct cuda *c, struct product *p, const struct call 
 	tuning_keep(c->tuning, &p->key, sizeof p->key, &p->algo, sizeof p->algo);
 }
 
-static uint64_t hash(const struct key *key)
-{
-	const unsigned char *bytes = (const unsigned char *)key;
-	uint64_t h = 14695981039346656037u;
-
-	for (size_t i = 0; i < sizeof *key; i++)
-		h = (h ^ bytes[i]) * 1099511628211u;
-	return h ^ h >> 32;
-}
-
 /* Where the product of this shape is, or goes: a shape whose neighbours are all taken replaces the first. */
 static struct product **find_slot(struct lt *lt, const struct key *key)
 {
-	const uint64_t first = hash(key);
+	const uint64_t first = cuda_hash(key, sizeof *key);
 
 	for (uint64_t i = 0; i < NEIGHBOURS; i++) {
 		struct product **slot = &lt->slot[(first + i) % SLOTS];

@@ -3,7 +3,8 @@
 cd "$(dirname "$0")/../.." || exit 1
 reports=$(mktemp -d)
 trap 'rm -rf "$reports"' EXIT
-export SOAK_SECONDS=${SOAK_SECONDS:-600} bad=0
+export SOAK_SECONDS=${SOAK_SECONDS:-600}
+bad=0
 export ASAN_OPTIONS=suppressions=$PWD/tests/fs/asan.supp:log_path=$reports/asan
 export TSAN_OPTIONS=suppressions=$PWD/tests/fs/tsan.supp:handle_segv=0:log_path=$reports/tsan
 for kind in ${SOAK_KINDS:-asan tsan}; do
