@@ -2,10 +2,12 @@
  *
  *     promptfs [common options] COMMAND [common options] [its words]
  */
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/commands.h"
 #include "kernels/kernels.h"
@@ -13,17 +15,18 @@
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
+	bool computes; /* in threads, in this process */
 } commands[] = {
-	{ "mount", cmd_mount },
-	{ "unmount", cmd_unmount },
-	{ "generate", cmd_generate },
-	{ "export", cmd_export },
-	{ "convert", cmd_convert },
-	{ "bench", cmd_bench },
-	{ "models", cmd_models },
-	{ "cache", cmd_cache },
-	{ "help", cmd_help },
-	{ "worker", cmd_worker },
+	{ "mount", cmd_mount, false },
+	{ "unmount", cmd_unmount, false },
+	{ "generate", cmd_generate, true },
+	{ "export", cmd_export, false },
+	{ "convert", cmd_convert, true },
+	{ "bench", cmd_bench, true },
+	{ "models", cmd_models, false },
+	{ "cache", cmd_cache, false },
+	{ "help", cmd_help, false },
+	{ "worker", cmd_worker, true },
 };
 
 /* Moves the common options that stand before the command behind it; argv[0] becomes the command. */
@@ -42,6 +45,24 @@ static int take_command(int argc, char **argv)
 	return 1;
 }
 
+/* Threads that wait for each other should sleep: libgomp's spin, which beside other work costs ten times the picture
+ * (kernels/NOTES.md). libgomp reads the environment before main, so a command that computes is started again with all
+ * its words; what `mount` starts inherits it. */
+static void sleep_while_waiting(char **words, bool computes)
+{
+	char program[PATH_MAX];
+	ssize_t len;
+
+	if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("OMP_WAIT_POLICY", "PASSIVE", 1) != 0 ||
+		!computes)
+		return;
+	len = readlink("/proc/self/exe", program, sizeof program - 1);
+	if (len <= 0)
+		return;
+	program[len] = 0;
+	execv(program, words); /* where that fails, it only takes longer */
+}
+
 static bool wants_help(int argc, char **argv)
 {
 	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
@@ -53,14 +74,16 @@ static bool wants_help(int argc, char **argv)
 static int run_command(int argc, char **argv)
 {
 	for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-		if (strcmp(commands[i].name, argv[0]) != 0)
+		if (strcmp(commands[i].name, argv[1]) != 0)
 			continue;
-		if (!wants_help(argc, argv))
-			return commands[i].run(argc, argv);
-		command_help(argv[0], stdout);
-		return command_finish();
+		if (wants_help(argc - 1, argv + 1)) {
+			command_help(argv[1], stdout);
+			return command_finish();
+		}
+		sleep_while_waiting(argv, commands[i].computes);
+		return commands[i].run(argc - 1, argv + 1);
 	}
-	return command_usage("", "no command '%.40s'", argv[0]);
+	return command_usage("", "no command '%.40s'", argv[1]);
 }
 
 /* The version, and the devices of this machine. */
@@ -87,5 +110,5 @@ int main(int argc, char **argv)
 		command_overview(stdout);
 		return command_finish();
 	}
-	return run_command(argc - 1, argv + 1);
+	return run_command(argc, argv);
 }
