@@ -20,7 +20,7 @@ from examples import Examples
 from model import SHIFT, Fast, new_transformer, sample, sigmas
 from optim import Ema, Muon, decay, save
 
-BATCH, ROWS, LONG_ROWS, LONG_SHARE, OBLONG_SHARE = 48, 32, 64, 0.12, 0.07
+BATCH, ROWS, LONG_ROWS, LONG_SHARE, OBLONG_SHARE = 48, 32, 64, 0.1, 0.1
 RATES = dict(muon=0.04, adam=1e-3, text=4e-4, ema=0.995, start=0.3)
 DISTIL = dict(muon=0.008, adam=4e-4, text=2e-4, ema=0.98, start=0.2)
 GUIDANCE, ASIDE = 1.5, 0.1

@@ -41,7 +41,8 @@ standing sitting lying placed put hanging floating holding looking plain solid e
 ENGLISH_GROUND = ["{x} on a {c} background"] * 4 + ["{x} on {c}", "{x} against a {c} background", "{x} with a {c} background", "{x}, {c} background",
                   "{x} in front of a {c} background", "{x} over a {c} backdrop", "{x} on a plain {c} background", "{x} with {c} behind it",
                   "{x}; the background is {c}", "{x}. the background is {c}", "on a {c} background, {x}", "{c} background, {x}", "on {c}: {x}",
-                  "a {c} background with {x}", "{x} on a {c} wall"]
+                  "a {c} background with {x}", "{x} on a {c} wall", "a {c} background and {x}", "{c} background and {x}", "{x} and a {c} background",
+                  "{x} and the background in {c}", "background in {c}, {x}", "background: {c}, {x}", "{x}, with the background in {c}"]
 ENGLISH_MORE = ["the picture should be simple and clean", "soft light and smooth round shapes", "it should be in the middle of the picture",
                 "use bright colours and make it look friendly", "no text and no frame, only the object", "high quality, 3d style, studio lighting",
                 "just one object and nothing else around it", "i need it for the cover of my notebook", "thank you very much for your help",
@@ -51,7 +52,8 @@ CHINESE = ["{n}"] * 3 + ["一{m}{n}"] * 3 + ["画一{m}{n}"] * 2 + ["请画一{m
            "我想要一{m}{n}", "我想看{n}", "来一{m}{n}", "一张{n}的图片", "一张{n}的照片", "一幅{n}的画", "一幅画，画的是{n}", "{n}的图片", "{n}的插画", "{n}图标",
            "{n}表情", "卡通{n}", "可爱的{n}", "一{m}可爱的{n}", "一{m}简单的{n}", "生成一张{n}的图片", "生成{n}", "绘制一{m}{n}", "这是{n}", "图片中间是{n}"]
 CHINESE_GROUND = ["{c}背景上的{x}"] * 2 + ["{x}在{c}背景上"] * 2 + ["{x}，{c}背景"] * 2 + ["{c}背景，{x}", "背景是{c}的{x}", "{x}，背景是{c}", "{x}，背景为{c}",
-                  "在{c}背景上的{x}", "{c}的背景上有{x}", "{x}，底色是{c}", "{c}底，{x}", "以{c}为背景，{x}", "{x}，{c}的底"]
+                  "在{c}背景上的{x}", "{c}的背景上有{x}", "{x}，底色是{c}", "{c}底，{x}", "以{c}为背景，{x}", "{x}，{c}的底", "用{c}做背景，{x}", "{x}，用{c}做背景", "背景是{c}，{x}",
+                  "背景选{c}，{x}", "背景：{c}，{x}", "{x}和{c}的背景"]
 CHINESE_MORE = ["画面要简单干净", "光线柔和，形状圆润", "放在图片的正中间", "颜色要鲜艳，看起来友好", "不要文字，也不要边框，只要物体", "高质量，三维风格，细节丰富",
                 "只画一个物体，周围什么都没有", "这是给我的笔记本封面用的", "非常感谢你的帮助", "要好看一些，细节多一点"]
 CHINESE_BEFORE = ["画", "请画", "帮我画", "给我画", "我想画", "我要", "我想要", "我想看", "我想看看", "来", "再来", "生成", "请生成", "绘制", "创作", "设计", "做", "展示", "请展示", "这是", "那是", "这里有", "有",

@@ -1,10 +1,11 @@
-"""Encode what is more than one drawing as it is, in the middle of a square: scenes.py DATA WORK [--pairs N].  Writes WORK/scenes.pt:
+"""Encode what is more than one drawing as it is, in the middle of a square: scenes.py DATA WORK.  Writes WORK/scenes.pt:
 
     recoloured   what: drawing, colour, ground             drawings of one main hue in every other colour on white, and on other grounds
-    pairs        what: first, second, place, ground        first left of (place 0) or above (1) second
+    halves       what: drawing, place, which, ground       alone where pairs have the first (which 0) or the second (1) drawing, left and right (place 0), above and below (1)
     written      what: word, on a sign, ground
-    wide, tall   what: drawing, ground                     half of the drawings in the middle of 384x256 and of 256x384
-each with `latents`.  No pair of drawing and colour, and no pair of drawings in either order, that data.held_out keeps for the evaluation.
+    wide, tall   what: drawing, ground                     in the middle of 384x256 and of 256x384
+each with `latents`.  No pair of drawing and colour that data.held_out keeps for the evaluation.  Any two halves of one ground make a pair: half of
+the latents of each; that differs from the encoded pair by 0.04 of 1.16 (standard deviation), 1.1 of 255 in the decoded picture.
 """
 import argparse
 import pathlib
@@ -32,15 +33,12 @@ def recoloured(drawings, emoji, rng):
             yield (i, data.COLOUR_NAMES.index(c), ground), data.compose(data.recolour(drawings[i], c, hues[i]), data.PALETTE[ground])
 
 
-def pairs(small, emoji, rng, count):
-    while count > 0:
-        for i, j in zip(rng.permutation(len(emoji)), rng.permutation(len(emoji))):
-            if i == j or data.held_out(emoji[i].code, emoji[j].code) or data.held_out(emoji[j].code, emoji[i].code):
-                continue
-            place, ground = int(rng.integers(2)), some_ground(rng)
-            spots = list(data.PLACES.values())[place]
-            yield (int(i), int(j), place, ground), data.scene([(small[i], *spots[0]), (small[j], *spots[1])], data.PALETTE[ground])
-            count -= 1
+def halves(small, rng):
+    for place, spots in enumerate(data.PLACES.values()):
+        for which, spot in enumerate(spots):
+            for i, drawing in enumerate(small):
+                for ground in 0, int(rng.integers(1, len(data.COLOUR_NAMES))):
+                    yield (i, place, which, ground), data.scene([(drawing, *spot)], data.PALETTE[ground])
 
 
 def written(rng):
@@ -51,7 +49,7 @@ def written(rng):
 
 
 def oblong(drawings, rng, width, height):
-    for i in rng.permutation(len(drawings))[:len(drawings) // 2]:
+    for i in rng.permutation(len(drawings)):
         ground = some_ground(rng)
         yield (int(i), ground), data.compose(drawings[i], data.PALETTE[ground], width, height)
 
@@ -77,14 +75,14 @@ def encode(vae, scenes, batch=12):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path), ap.add_argument("--pairs", type=int, default=7000)
+    ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
     a = ap.parse_args()
     if (a.work / "scenes.pt").exists():
         return
     vae, rng, emoji = AutoencoderKL.from_pretrained(a.work / "vae").to(memory_format=torch.channels_last).eval(), np.random.default_rng(21), data.load_emoji(a.data)
     drawings, small = ([data.load_drawing(a.data, e.code, size) for e in emoji] for size in (data.OBJECT, data.PAIR))
     kinds, out = {"recoloured": recoloured(drawings, emoji, rng), "written": written(rng), "wide": oblong(drawings, rng, WIDE, data.SIZE), "tall": oblong(drawings, rng, data.SIZE, WIDE),
-                  "pairs": pairs(small, emoji, rng, a.pairs)}, {}
+                  "halves": halves(small, rng)}, {}
     for name, scenes in kinds.items():
         out[name] = encode(vae, scenes)
         print(f"{len(out[name]['what'])} {name}, cpu {time.process_time():.0f}s", flush=True)

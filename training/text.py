@@ -138,7 +138,7 @@ def sample_batches(source, count=8):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint of denoiser.py: its text encoder goes on")
+    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint of denoiser.py: its text encoder and heads go on")
     ap.add_argument("--seconds", type=float, default=900), ap.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     a = ap.parse_args()
     ckpt = a.work / "text.pt"
@@ -161,7 +161,9 @@ def main():
             o.load_state_dict(s[k])
         source.rng = np.random.default_rng(100 + step)
     elif a.after:
-        load_averages(torch.load(a.after), model)
+        s = torch.load(a.after)
+        load_averages(s, model)
+        heads.load_state_dict(s["heads"])
 
     def states(texts):
         ids, lengths = tokenize(tok, texts)

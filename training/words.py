@@ -2,19 +2,21 @@
 
 They are the whole words among Qwen3's tokens, common ones first, without those that a name, a keyword, a colour, a place or
 a wording of the evaluation has.  Strewn about a prompt they teach the text encoder to find the name among words it never saw.
+Made-up ones, another beginning or end to a word of a name, teach that a part of a word ("doodle" ends as "poodle" does) is not the word.
 """
 import argparse
 import json
 import pathlib
 import re
 
+import numpy as np
 from tokenizers import Tokenizer
 
 import data
 import prompts
 import wordings
 
-ENGLISH, CHINESE = 20000, 12000
+ENGLISH, CHINESE, MADE_UP = 20000, 12000, 6000
 
 
 def meaningful(emoji):
@@ -33,12 +35,26 @@ def meaningful(emoji):
     return english, chinese
 
 
+def made_up(emoji, known):
+    """English words that begin or end as a word of a name does."""
+    rng, out = np.random.default_rng(31), set()
+    words = sorted({w for e in emoji for w in re.findall("[a-z]{4,}", e.names["en"].lower())})
+    while len(out) < MADE_UP:
+        one, other = (words[i] for i in rng.integers(len(words), size=2))
+        at = int(rng.integers(1, len(one) - 1))
+        word = other[:int(rng.integers(1, 3))] + one[at:] if rng.random() < 0.6 else one[:at + 1] + other[-int(rng.integers(1, 4)):]
+        if word not in known:
+            out.add(word)
+    return sorted(out)
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("real", type=pathlib.Path), ap.add_argument("out", type=pathlib.Path)
     a = ap.parse_args()
     tok = Tokenizer.from_file(str(a.real / "tokenizer.json"))
-    english, chinese = meaningful(data.load_emoji(a.data))
+    emoji = data.load_emoji(a.data)
+    english, chinese = meaningful(emoji)
     out = {"en": [], "zh": []}
     for i in range(tok.get_vocab_size(with_added_tokens=False)):
         word = tok.decode([i])
@@ -46,7 +62,7 @@ def main():
             out["en"].append(word[1:])
         elif re.fullmatch("[\u4e00-\u9fff]{1,4}", word) and not any(word[x:y] in chinese for x in range(len(word)) for y in range(x + 1, len(word) + 1)):
             out["zh"].append(word)
-    out = {"en": out["en"][:ENGLISH], "zh": out["zh"][:CHINESE]}
+    out = {"en": out["en"][:ENGLISH] + made_up(emoji, english), "zh": out["zh"][:CHINESE]}
     a.out.write_text(json.dumps(out, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{len(out['en'])} English and {len(out['zh'])} Chinese words")
 
