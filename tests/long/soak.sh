@@ -34,8 +34,10 @@ reader() { # N: looks at, lists and reads what the writer of that number makes
 		[ $((n % 50)) = 0 ] && { timeout -s KILL 0.05 cat "$file" >/dev/null 2>&1; }
 	done
 }
-weigh() { # prints kB of memory and descriptors of the daemon, without those of prompts, which the kernel decides upon
-	echo "$(awk '/VmRSS/ { print $2 }' "/proc/$(server)/status") $(ls -l "/proc/$(server)/fd" | grep -vc "$store/prompts/")"
+# Prints kB of memory and descriptors of the daemon, without those of prompts, which the kernel decides upon.  Memory is what lies at 0x500000000000
+# and above: program, heap, libraries, stacks.  Below lies what a sanitizer notes of every address ever touched (in 245 s of ThreadSanitizer that grew by 10 MB, all else by 3).
+weigh() {
+	echo "$(awk '/^[0-9a-f]+-/ { own = /^[5-7]/ && index($1, "-") == 13 } /^Rss:/ && own { kB += $2 } END { print kB }' "/proc/$(server)/smaps") $(ls -l "/proc/$(server)/fd" | grep -vc "$store/prompts/")"
 }
 : >"$top/reads"
 : >"$top/bad"
