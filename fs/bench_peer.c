@@ -213,6 +213,7 @@ enum status bench_compare(char *const *words, const char *command, int turns, js
 	struct side *sides = calloc(2, sizeof *sides);
 	enum status s = STATUS_OK;
 
+	unsetenv("OMP_WAIT_POLICY"); /* main set it, and does so again for ours; the peer's threads wait as it chose */
 	if (!sides)
 		s = status_fail(STATUS_NO_MEMORY, "no memory for a comparison");
 	else if (json_object_set_new(result, "command", json_string(command)) != 0)

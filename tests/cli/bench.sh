@@ -30,11 +30,12 @@ check "memory" is "$(value 'all(x["peak_memory"] > x["device_memory"] > 1e6 for 
 run bench --steps 1 --repeats 0 --limit 0 --size 64x64 --json "a fox"
 check "the first run alone" is "$status $(value 'r["runs"][0]["repeats"], "share" in r["runs"][0]["stages"]["step"]')" "0 (1, False)"
 
-echo 'echo "stage step 1000"; echo "stage other 5"; echo turn >>turns' >peer.sh
+echo 'echo "stage step 1000"; echo "stage other 5"; echo turn >>turns; echo "waits $OMP_WAIT_POLICY" >waits' >peer.sh
 run bench --steps 1 --repeats 3 --size 64x64 --json --peer "sh peer.sh"
 check "beside another program" is "$status$err" 0
 check "both took their turns" is "$(wc -l <turns) $(value 'len(r["comparison"]["promptfs"]["others"]), len(r["comparison"]["peer"]["others"])')" \
 	"3 (3, 3)"
+check "the other waits for its threads as it chose" is "$(cat waits)" "waits "
 check "ratios of what both tell" is "$(value 'sorted(r["comparison"]["ratios"])')" "['peak_memory', 'seconds', 'step']"
 check "the other's over ours" is "$(value 'abs(r["comparison"]["ratios"]["step"] *
 	r["comparison"]["promptfs"]["stages"]["step"] / 1000 - 1) < 0.01')" True

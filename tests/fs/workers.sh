@@ -13,6 +13,7 @@ Y
 mount_two() {
 	timeout 20 "$promptfs" mount --config "$top/config.yaml" --store "$store" --cache "$cache" --log-file "$log" "$mnt"
 }
+unset OMP_WAIT_POLICY GOMP_SPINCOUNT
 check "mounts" mount_two
 worker() { pgrep -P "$(server)" | head -n 1; }
 is_painting() { grep -q '^running  [1-9]' "$status/queue"; }
@@ -24,6 +25,7 @@ note_pause() {
 	eventually 30 is_new_worker || not_ok "another worker" "none came"
 	pauses="$pauses $(($(now_ms) - died))"
 }
+sleeping_worker() { tr '\0' '\n' <"/proc/$(worker)/environ" | grep -x OMP_WAIT_POLICY=PASSIVE; }
 kill_in_job() {
 	note_pause
 	eventually 30 is_painting || not_ok "a job runs" "$(cat "$status/queue")"
@@ -48,6 +50,7 @@ printf 'written meanwhile\nModel: quick' >"$prompts/w.txt"
 took=$(($(now_ms) - start))
 check "the mount answers meanwhile ($took ms)" test $took -lt 4000
 cat "$images/w.png" >"$top/w.png" & reader=$!
+check "the worker's threads sleep while they wait" eventually 30 sleeping_worker
 note_pause
 wait $reader
 check "the next one waits, and is painted" is_png "$top/w.png"
