@@ -6,6 +6,7 @@
 #ifndef PROMPTFS_KERNELS_CPU_ONEDNN_API_H
 #define PROMPTFS_KERNELS_CPU_ONEDNN_API_H
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,15 @@ static inline void dims_widen(int rank, const int64_t *from, dnnl_dims_t to)
 {
 	for (int i = 0; i < DNNL_MAX_NDIMS; i++)
 		to[i] = i < rank ? from[i] : 0;
+}
+
+/* Whether the implementation's name has this in it. */
+static inline bool pd_is(const_dnnl_primitive_desc_t pd, const char *part)
+{
+	const char *name = NULL;
+
+	return dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, (void *)&name) == dnnl_success && name &&
+	       strstr(name, part);
 }
 
 #if DNNL_VERSION_MAJOR < 3
@@ -76,13 +86,32 @@ static inline dnnl_status_t pd_reorder(
 	return dnnl_reorder_primitive_desc_create(out, from, engine, to, engine, NULL);
 }
 
-static inline dnnl_status_t pd_matmul(
-	dnnl_engine_t engine, desc x, desc w, desc bias, desc y, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
+/* The first implementation without `avoided` in its name; NULL: the first. */
+static inline dnnl_status_t pd_matmul(dnnl_engine_t engine, desc x, desc w, desc bias, desc y,
+	dnnl_primitive_attr_t attr, const char *avoided, dnnl_primitive_desc_t *out)
 {
 	dnnl_matmul_desc_t d;
+	dnnl_primitive_desc_iterator_t all;
+	dnnl_primitive_desc_t pd = NULL;
 	dnnl_status_t status = dnnl_matmul_desc_init(&d, x, w, bias, y);
 
-	return status == dnnl_success ? dnnl_primitive_desc_create(out, &d, attr, engine, NULL) : status;
+	if (status == dnnl_success)
+		status = dnnl_primitive_desc_iterator_create(&all, &d, attr, engine, NULL);
+	if (status != dnnl_success)
+		return status;
+	pd = dnnl_primitive_desc_iterator_fetch(all);
+	while (pd && avoided && pd_is(pd, avoided)) {
+		dnnl_primitive_desc_destroy(pd);
+		status = dnnl_primitive_desc_iterator_next(all);
+		pd = status == dnnl_success ? dnnl_primitive_desc_iterator_fetch(all) : NULL;
+	}
+	dnnl_primitive_desc_iterator_destroy(all);
+	if (status == dnnl_iterator_ends)
+		status = dnnl_unimplemented;
+	else if (status == dnnl_success && !pd)
+		status = dnnl_out_of_memory;
+	*out = pd;
+	return status;
 }
 
 static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, int stride,
@@ -162,10 +191,14 @@ static inline dnnl_status_t pd_reorder(
 	return dnnl_reorder_primitive_desc_create(out, from, engine, to, engine, NULL);
 }
 
-static inline dnnl_status_t pd_matmul(
-	dnnl_engine_t engine, desc x, desc w, desc bias, desc y, dnnl_primitive_attr_t attr, dnnl_primitive_desc_t *out)
+static inline dnnl_status_t pd_matmul(dnnl_engine_t engine, desc x, desc w, desc bias, desc y,
+	dnnl_primitive_attr_t attr, const char *avoided, dnnl_primitive_desc_t *out)
 {
-	return dnnl_matmul_primitive_desc_create(out, engine, x, w, bias, y, attr);
+	dnnl_status_t status = dnnl_matmul_primitive_desc_create(out, engine, x, w, bias, y, attr);
+
+	while (status == dnnl_success && avoided && pd_is(*out, avoided))
+		status = dnnl_primitive_desc_next_impl(*out);
+	return status;
 }
 
 static inline dnnl_status_t pd_conv(dnnl_engine_t engine, desc x, desc w, desc bias, desc y, int stride,
