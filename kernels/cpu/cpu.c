@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 struct cpu {
 	struct onednn *onednn;
@@ -28,10 +30,22 @@ static bool has_bf16(void)
 	       onednn_has_bf16();
 }
 
+/* Linux lets a process use tiles only after it has asked (Documentation/arch/x86/xstate.rst). */
+static bool has_amx(void)
+{
+#if defined(__linux__)
+	enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+
+	return onednn_has_amx() && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+	return false;
+#endif
+}
+
 static const struct simd *pick_simd(enum dtype dtype)
 {
 	if (dtype == DTYPE_BF16)
-		return &simd_avx512bf16;
+		return has_amx() ? &simd_amx : &simd_avx512bf16;
 	if (has_avx512())
 		return __builtin_cpu_supports("avx512vnni") ? &simd_avx512vnni : &simd_avx512;
 	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &simd_avx2 : &simd_base;

@@ -62,16 +62,27 @@ static dnnl_data_type_t data_type(enum dtype dtype)
 	return dtype == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
+#if defined(__x86_64__)
+static bool has_isa(int needed)
+{
+	return ((int)dnnl_get_effective_cpu_isa() & needed) == needed;
+}
+
 bool onednn_has_bf16(void)
 {
-#if defined(__x86_64__)
-	const int isa = dnnl_get_effective_cpu_isa(), needed = dnnl_cpu_isa_avx512_core_bf16;
-
-	return (isa & needed) == needed;
-#else
-	return false;
-#endif
+	return has_isa(dnnl_cpu_isa_avx512_core_bf16);
 }
+
+bool onednn_has_amx(void)
+{
+	return has_isa(dnnl_cpu_isa_avx512_core_amx);
+}
+#else
+bool onednn_has_bf16(void)
+{
+	return false;
+}
+#endif
 
 void onednn_name(char *out, size_t size)
 {
@@ -164,8 +175,8 @@ static dnnl_status_t set_attributes(dnnl_primitive_attr_t attr, const struct key
 	return status;
 }
 
-/* oneDNN 2.6 with AMX runs the last columns of such x, where rows or columns of y are left over, with the tiles of whole
- * blocks: an illegal instruction (brgemm_matmul.cpp, is_tile_reconf_required). */
+/* oneDNN 2.6 with AMX runs the last columns of such x, where rows or columns of y are left over, with the tiles of
+ * whole blocks: an illegal instruction (brgemm_matmul.cpp, is_tile_reconf_required). */
 static bool tiles_fail(const struct key *key)
 {
 	return key->k % 32 == 31;

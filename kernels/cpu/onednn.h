@@ -13,6 +13,7 @@ struct onednn;
 enum status onednn_open(struct kernels *k, struct onednn **out);
 void onednn_close(struct kernels *k, struct onednn *o); /* NULL is allowed */
 bool onednn_has_bf16(void);
+bool onednn_has_amx(void); /* x86-64 only */
 
 /* Version and instruction set: with the number of threads, what oneDNN's choice of a layout depends on. */
 void onednn_name(char *out, size_t size);

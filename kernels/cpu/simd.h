@@ -40,7 +40,9 @@ extern const struct simd simd_base; /* what the compiler's target has: SSE2 on x
 extern const struct simd simd_avx2;
 extern const struct simd simd_avx512;
 extern const struct simd simd_avx512vnni;
-extern const struct simd simd_avx512bf16; /* operands in bf16; the others compute attention in f32 only */
+/* operands in bf16; the others compute attention in f32 only */
+extern const struct simd simd_avx512bf16;
+extern const struct simd simd_amx;
 #endif
 
 #endif

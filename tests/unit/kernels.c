@@ -917,7 +917,7 @@ static void test_pair(const struct pair *p)
 	test_elements(p);
 }
 
-static void test_level(const struct simd *simd)
+static void test_level(const struct simd *simd, enum dtype dtype)
 {
 	struct pair p = { .name = simd->name };
 	struct backend backend = backend_ref;
@@ -933,8 +933,7 @@ static void test_level(const struct simd *simd)
 	backend.add_row = level_add_row;
 	backend.unary = level_unary;
 	backend.to_rgb8 = level_to_rgb8;
-	if (kernels_open("ref", DTYPE_F32, 2, &p.k) == STATUS_OK &&
-		kernels_open("ref", DTYPE_F32, 2, &p.ref) == STATUS_OK) {
+	if (kernels_open("ref", dtype, 2, &p.k) == STATUS_OK && kernels_open("ref", dtype, 2, &p.ref) == STATUS_OK) {
 		p.k->backend = &backend;
 		test_pair(&p);
 		p.k->backend = &backend_ref;
@@ -1017,13 +1016,14 @@ static void test_cuda_host(enum dtype dtype)
 	kernels_close(p.ref);
 }
 
-static void test_levels(const struct simd *simd, bool present)
+/* dtype: of the operands that its attention takes. */
+static void test_levels(const struct simd *simd, enum dtype dtype, bool present)
 {
 	if (!present) {
 		printf("skip - %s: this processor lacks it\n", simd->name);
 		return;
 	}
-	test_level(simd);
+	test_level(simd, dtype);
 	test_level_i8(simd);
 }
 
@@ -1086,11 +1086,16 @@ int main(int argc, char **argv)
 	test_cpu(DTYPE_F32, 1);
 	test_cpu_i8();
 	test_threads();
-	test_levels(&simd_base, true);
+	test_levels(&simd_base, DTYPE_F32, true);
 #if defined(__x86_64__)
-	test_levels(&simd_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
-	test_levels(&simd_avx512, __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"));
-	test_levels(&simd_avx512vnni, __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512dq"));
+	const bool avx512 = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+	const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+
+	test_levels(&simd_avx2, DTYPE_F32, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+	test_levels(&simd_avx512, DTYPE_F32, avx512);
+	test_levels(&simd_avx512vnni, DTYPE_F32, vnni);
+	/* the last of bf16's levels that there is was tested as cpu */
+	test_levels(&simd_avx512bf16, DTYPE_BF16, vnni && __builtin_cpu_supports("avx512bf16"));
 #endif
 	return check_result();
 }
