@@ -104,9 +104,20 @@ def scene(parts, ground, width=SIZE, height=SIZE):
 # Where two objects are, and how wide.
 PAIR = 112
 PLACES = {"beside": ((68, 128), (188, 128)), "over": ((128, 68), (128, 188))}
+# Where one of four is, as wide as those of a pair; of three, the first is as the first of "over", the others as the lower two of four.
+QUARTERS = (68, 68), (188, 68), (68, 188), (188, 188)
+BIG = 256
+# Of two in depth, the farther one is as a single one is, and where and how wide the nearer one.
+NEAR, NEAR_AT = 128, (128, 180)
 # Colours that a drawing can be given: hue in turns, and factors of saturation and brightness.
 HUES = {"red": (0.99, 1, 1), "orange": (0.085, 1, 1), "yellow": (0.145, 1, 1.05), "green": (0.36, 0.9, 0.9), "teal": (0.5, 0.95, 0.95), "blue": (0.62, 1, 0.95),
         "purple": (0.765, 0.9, 0.95), "pink": (0.92, 0.6, 1.1)}
+
+
+def gradient(above, below, width=SIZE, height=SIZE):
+    """A ground that goes from one colour at the top to another at the bottom."""
+    t = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    return np.broadcast_to((1 - t) * above + t * below, (height, width, 3))
 
 
 def main_hue(drawing):
@@ -159,6 +170,11 @@ def written(word, sign, ground):
 def held_out(*what):
     """One of ten pairs of drawings, and of drawings and colours, is never trained."""
     return hashlib.sha256(" ".join(what).encode()).digest()[0] < 26
+
+
+def held_out_pair(one, other):
+    """In either order."""
+    return held_out(one, other) or held_out(other, one)
 
 
 def to_model(rgb):

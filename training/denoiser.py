@@ -20,12 +20,13 @@ from examples import Examples
 from model import SHIFT, Fast, new_transformer, sample, sigmas
 from optim import Ema, Muon, decay, save
 
-BATCH, ROWS, LONG_ROWS, LONG_SHARE, OBLONG_SHARE = 48, 32, 64, 0.1, 0.1
+BATCH, ROWS, LONG_ROWS, LONG_SHARE, OBLONG_SHARE = 96, 32, 64, 0.1, 0.1
 RATES = dict(muon=0.04, adam=1e-3, text=4e-4, ema=0.995, start=0.3)
 DISTIL = dict(muon=0.008, adam=4e-4, text=2e-4, ema=0.98, start=0.2)
 GUIDANCE, ASIDE = 1.5, 0.1
 SHOWN = ["a cat face", "汽车", "a guitar", "A RED HEART", "西瓜在紫色背景上", "a book", "请画一只熊猫，粉色背景", "a mushroom on a brown background",
          "Please draw a rocket on a yellow background.", "tiger face, green background", "bicycle", "一张生日蛋糕的图片，红色背景", "a green heart", "the word love", "a cat face to the left of a red apple", "上面是太阳，下面是汽车",
+         "many strawberries", "小小的汽车", "a huge dog face", "a cat face, a red apple and an automobile", "太阳在房子前面", "a rose on a red to blue gradient background", "很多苹果，黄色背景",
          "I want a picture of a sunflower on a light blue background, simple and clean, soft light and smooth round shapes"]
 
 
@@ -108,7 +109,7 @@ def main():
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
     ap.add_argument("--seconds", type=float, default=3600), ap.add_argument("--distil", action="store_true")
     ap.add_argument("--compile", action="store_true", help="fuse the blocks with torch.compile (needs a C++ compiler)")
-    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint: its transformer goes on with this run's text encoder")
+    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint, or a model: its transformer goes on with this run's text encoder")
     ap.add_argument("--teacher", type=pathlib.Path, help="the work directory of the teacher of --distil, if another")
     ap.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     a = ap.parse_args()
@@ -123,13 +124,11 @@ def main():
         s = torch.load(a.work / "denoiser.pt")
         text.load_averages(s, encoder, transformer)
     else:
+        if a.after:
+            text.load_model(a.after, encoder, transformer)
         s = torch.load(a.work / "text.pt")
         encoder.load_state_dict(s["model"])
     heads.load_state_dict(s["heads"])
-    if a.after:
-        averages, parameters = torch.load(a.after)["ema"]["shadow"], list(transformer.parameters())
-        for p, v in zip(parameters, averages[-len(parameters):]):
-            p.data.copy_(v)
     fast = Fast(transformer, compiled=a.compile)
     eager = Fast(transformer)
     wide = [p for n, p in transformer.named_parameters() if p.ndim == 2 and ("attention.to_" in n or "feed_forward" in n)]

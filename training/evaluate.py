@@ -11,6 +11,11 @@ white; printed is how often the right one is nearest and among the five nearest.
     grounds    the colour of the ground, twelve names
     colours    the colour of the object, pairs of drawing and colour never trained
     pairs      two objects, pairs never trained: both there, and where they were asked for
+    three      three objects: all there, each where it was asked for
+    many       four of the same, all there
+    big_small  the drawing as large as was asked for, nearest among all of that size
+    depth      one object in front of another: both there, the nearer one before the farther
+    gradients  the two colours of the ground
     words      written words, plainly and on a sign: correlation with the rendered glyphs (needs fonts-dejavu-core and fonts-noto-cjk)
     sizes      60 names at 384x256 and 256x384
     random     1,000 prompts, empty, very long and nonsense ones among them: nothing constant, saturated, noisy or NaN
@@ -110,7 +115,7 @@ class Measure:
         self.fast = Fast(part(ZImageTransformer2DModel, "transformer"))
         self.truth = [solid(data.load_drawing(data_dir, e.code)) for e in self.emoji]
         self.wanted = np.stack([feature(t) for t in self.truth])
-        self.sheet, self._all = [], None
+        self.sheet, self._all, self._small = [], None, None
         rng = np.random.default_rng(11)
         pick = lambda n: rng.choice(len(self.emoji), min(n, len(self.emoji)), replace=False)
         self.sample, self.which = pick(min(names, 100)), {l: pick(names) for l in ("en", "zh")}
@@ -200,24 +205,97 @@ class Measure:
         self.sheet += pictures[:12]
         return {"right": round(float(np.mean([rank(w, p, c) == 0 for p, (_, c, w) in zip(pictures, tests)])), 3), "of": len(tests)}
 
+    def name(self, i, language):
+        name = self.emoji[i].names[language]
+        return prompts.article(name) if language == "en" else name
+
+    def small(self):
+        """Features of the drawings as large as those of pairs are."""
+        if self._small is None:
+            self._small = np.stack([feature(solid(data.load_drawing(self.data, e.code, data.PAIR), 128)) for e in self.emoji])
+        return self._small
+
+    def there(self, picture, spot, i, at_most=10):
+        """Whether a small drawing is at a spot: among the nearest ten, as what it is on is not compared."""
+        x, y = (max(0, min(128, v - 64)) for v in spot)
+        return rank(self.small(), np.ascontiguousarray(picture[y:y + 128, x:x + 128]), i) < at_most
+
+    def some(self, n, several, rng):
+        """n times so many drawings, each two of which were never trained together in this order; languages in turn."""
+        out = []
+        while len(out) < n:
+            which = [int(i) for i in rng.choice(len(self.emoji), several, replace=False)]
+            if several < 2 or data.held_out(*(self.emoji[i].code for i in which[:2])):
+                out.append((which, "en" if len(out) % 2 else "zh"))
+        return out
+
     def pairs(self):
-        rng, tests = np.random.default_rng(14), []
-        small = np.stack([feature(solid(data.load_drawing(self.data, e.code, data.PAIR), 128)) for e in self.emoji])
-        while len(tests) < 80:
-            i, j = (int(x) for x in rng.choice(len(self.emoji), 2, replace=False))
-            if data.held_out(self.emoji[i].code, self.emoji[j].code):
-                tests.append((i, j, "en" if len(tests) % 2 else "zh", "beside" if len(tests) // 2 % 2 else "over"))
-        words = []
-        for k, (i, j, l, place) in enumerate(tests):
-            name = lambda x: prompts.article(self.emoji[x].names[l]) if l == "en" else self.emoji[x].names[l]
-            words.append(wordings.PAIRS[l, place][k // 4 % 2].format(a=name(i), b=name(j)))
+        tests = [(*which, l, "beside" if k // 2 % 2 else "over") for k, (which, l) in enumerate(self.some(80, 2, np.random.default_rng(14)))]
+        words = [wordings.PAIRS[l, place][k // 4 % 2].format(a=self.name(i, l), b=self.name(j, l)) for k, (i, j, l, place) in enumerate(tests)]
         pictures, both, placed = self.make(words, 7), 0, 0
         for p, (i, j, l, place) in zip(pictures, tests):
-            near = [[rank(small, np.ascontiguousarray(p[max(0, min(128, y - 64)):][:128, max(0, min(128, x - 64)):][:, :128]), k) < 10 for x, y in data.PLACES[place]] for k in (i, j)]
+            near = [[self.there(p, spot, k) for spot in data.PLACES[place]] for k in (i, j)]
             there, turned = near[0][0] and near[1][1], near[0][1] and near[1][0]
             both, placed = both + (there or turned), placed + there
         self.sheet += pictures[:12]
         return {"both there": round(both / len(tests), 3), "of them as asked": round(placed / both, 3) if both else None, "of": len(tests)}
+
+    def three(self):
+        tests = self.some(60, 3, np.random.default_rng(16))
+        pictures = self.make([wordings.THREE[l][k // 2 % 3].format(**{a: self.name(i, l) for a, i in zip("abc", which)}) for k, (which, l) in enumerate(tests)], 10)
+        self.sheet += pictures[:12]
+        found = np.array([[self.there(p, spot, i) for spot, i in zip((data.PLACES["over"][0], *data.QUARTERS[2:]), which)] for p, (which, _) in zip(pictures, tests)])
+        return {"all there": round(float(found.all(1).mean()), 3), "of the objects": round(float(found.mean()), 3), "of": len(tests)}
+
+    def many(self):
+        tests = self.some(60, 1, np.random.default_rng(17))
+        words = [wordings.MANY[l][k // 2 % 3].format(n=self.emoji[i].names[l], p=prompts.plural(self.emoji[i].names[l])) for k, ((i,), l) in enumerate(tests)]
+        pictures = self.make(words, 11)
+        self.sheet += pictures[:12]
+        found = np.array([[self.there(p, spot, i) for spot in data.QUARTERS] for p, ((i,), _) in zip(pictures, tests)])
+        return {"all four there": round(float(found.all(1).mean()), 3), "of": len(tests)}
+
+    def big_small(self):
+        """The nearest of all drawings in all three sizes is the right one in the right size; the right size alone."""
+        wanted = np.concatenate([np.stack([feature(solid(data.load_drawing(self.data, e.code, size))) for e in self.emoji]) for size in (data.PAIR, data.BIG)] + [self.wanted])
+        out, n = {}, len(self.emoji)
+        for k, size in enumerate(("small", "big")):
+            tests = self.some(60, 1, np.random.default_rng(18 + k))
+            words = [self.words(wordings.SIZES[size][l][m // 2 % 3], i, l) for m, ((i,), l) in enumerate(tests)]
+            pictures = self.make(words, 12 + k)
+            self.sheet += pictures[:12]
+            nearest = [int(((wanted - feature(p)) ** 2).sum(1).argmin()) for p in pictures]
+            out[size] = {"right": round(float(np.mean([at == k * n + i for at, ((i,), _) in zip(nearest, tests)])), 3),
+                         "right size": round(float(np.mean([at // n == k for at in nearest])), 3), "of": len(tests)}
+        return out
+
+    def depth(self):
+        """The farther one: by what is above the nearer one.  The nearer one: among all in its place, before the right farther one."""
+        tests = self.some(40, 2, np.random.default_rng(20))
+        pictures = self.make([wordings.DEPTH[l][k // 2 % 2].format(a=self.name(i, l), b=self.name(j, l)) for k, ((i, j), l) in enumerate(tests)], 14)
+        self.sheet += pictures[:12]
+        near, found = [data.load_drawing(self.data, e.code, data.NEAR) for e in self.emoji], []
+        # of feature(): 16x16 Lab colours, then gradient strengths
+        upper = np.concatenate([np.arange(16 * 16 * 3).reshape(16, -1)[:7].ravel(), 768 + np.arange(256).reshape(16, -1)[:7].ravel()])
+        x, y = (min(v - 64, 128) for v in data.NEAR_AT)
+        for p, ((i, j), _) in zip(pictures, tests):
+            behind = int((((self.wanted - feature(p))[:, upper]) ** 2).sum(1).argsort().tolist().index(j)) < 10
+            far = data.load_drawing(self.data, self.emoji[j].code)
+            scenes = np.stack([feature(data.scene([(far, 128, 128), (one, *data.NEAR_AT)], 255.0)[y:y + 128, x:x + 128].round().astype(np.uint8)) for one in near])
+            found.append((rank(scenes, np.ascontiguousarray(p[y:y + 128, x:x + 128]), i) < 10, behind))
+        found = np.array(found)
+        return {"both there": round(float(found.all(1).mean()), 3), "nearer": round(float(found[:, 0].mean()), 3), "farther": round(float(found[:, 1].mean()), 3), "of": len(tests)}
+
+    def gradients(self):
+        rng = np.random.default_rng(21)
+        tests = [(which[0], l, rng.choice(len(data.COLOUR_NAMES), 2, replace=False)) for which, l in self.some(60, 1, rng)]
+        words = [self.words(wordings.GRADIENTS[l][k // 2 % 2], i, l, **{a: self.colour(data.COLOUR_NAMES[c], l) for a, c in zip("cd", colours)}) for k, (i, l, colours) in enumerate(tests)]
+        pictures, right = self.make(words, 15), []
+        self.sheet += pictures[:12]
+        for p, (_, _, colours) in zip(pictures, tests):
+            ends = [np.median(rows.reshape(-1, 3).astype(float), 0) for rows in (p[:6], p[-6:])]
+            right.append([((data.PALETTE - e) ** 2).sum(1).argmin() == c for e, c in zip(ends, colours)])
+        return {"both colours": round(float(np.mean(np.all(right, 1))), 3), "of": len(tests)}
 
     def written(self):
         """Where the letters should be: correlation of the brightness with theirs."""
@@ -276,6 +354,7 @@ class Measure:
 
 
 PARTS = {"ceiling": Measure.ceiling, "names": Measure.names, "familiar": Measure.familiar, "bare": Measure.bare, "grounds": Measure.grounds, "colours": Measure.colours, "pairs": Measure.pairs,
+         "three": Measure.three, "many": Measure.many, "big_small": Measure.big_small, "depth": Measure.depth, "gradients": Measure.gradients,
          "words": Measure.written, "sizes": Measure.sizes, "random": Measure.random, "seeds": Measure.seeds, "diffusers": Measure.diffusers}
 
 

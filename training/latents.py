@@ -1,4 +1,6 @@
-"""Encode every drawing on white and on COLOURED grounds: latents.py DATA WORK.  Writes WORK/latents.pt and WORK/vae/ (the averaged weights)."""
+"""Encode every drawing on white and on COLOURED grounds: latents.py DATA WORK.  Writes WORK/latents.pt, and WORK/vae/ from the averages of vae.py
+unless there is one: that of an earlier model, which is left as it is.
+"""
 import argparse
 import pathlib
 import time
@@ -19,11 +21,15 @@ def main():
     a = ap.parse_args()
     if (a.work / "latents.pt").exists():
         return
-    import vae as recipe
-    model = AutoencoderKL(**recipe.CONFIG)
-    state = torch.load(a.work / "vae.pt")
-    for p, v in zip(model.parameters(), state["ema"]["shadow"]):
-        p.data.copy_(v)
+    given = (a.work / "vae").exists()
+    if given:
+        model = AutoencoderKL.from_pretrained(a.work / "vae").float()
+    else:
+        import vae as recipe
+        model = AutoencoderKL(**recipe.CONFIG)
+        state = torch.load(a.work / "vae.pt")
+        for p, v in zip(model.parameters(), state["ema"]["shadow"]):
+            p.data.copy_(v)
     model.to(memory_format=torch.channels_last).eval()
     emoji = data.load_emoji(a.data)
     rng = np.random.default_rng(2)
@@ -39,7 +45,7 @@ def main():
                 x = data.to_model(x).to(memory_format=torch.channels_last)
                 out[i:i + 16, k] = model.encoder(x).chunk(2, 1)[0].float()
             print(f"column {k}, {time.time() - start:.0f}s", flush=True)
-            if k == 0:
+            if k == 0 and not given:
                 # Each channel by a power of its spread, folded into the weights: one scaling factor then fits all of them better.
                 spread = out[:, 0].std((0, 2, 3)) / out[:, 0].std()
                 fold = spread.sqrt()
@@ -50,15 +56,16 @@ def main():
                 model.decoder.conv_in.weight.data *= fold[None, :, None, None]
                 out[:, 0] /= fold[:, None, None]
                 print("channel spread", " ".join(f"{s:.2f}" for s in spread))
-    share = torch.tensor([0.35] + [0.65 / COLOURED] * COLOURED)
-    mean = float((out.mean((0, 2, 3, 4)) * share).sum())
-    # spread about each channel's own mean: a constant is learnt at once and should not take room from what varies
-    inner = out - out.mean((0, 3, 4), keepdim=True).mean(1, keepdim=True)
-    std = float((inner.square().mean((0, 2, 3, 4)) * share).sum().sqrt())
-    model.register_to_config(scaling_factor=round(1 / std, 4), shift_factor=round(mean, 4))
-    model.save_pretrained(a.work / "vae")
+    if not given:
+        share = torch.tensor([0.35] + [0.65 / COLOURED] * COLOURED)
+        mean = float((out.mean((0, 2, 3, 4)) * share).sum())
+        # spread about each channel's own mean: a constant is learnt at once and should not take room from what varies
+        inner = out - out.mean((0, 3, 4), keepdim=True).mean(1, keepdim=True)
+        std = float((inner.square().mean((0, 2, 3, 4)) * share).sum().sqrt())
+        model.register_to_config(scaling_factor=round(1 / std, 4), shift_factor=round(mean, 4))
+        model.save_pretrained(a.work / "vae")
     out = (out - model.config.shift_factor) * model.config.scaling_factor
-    print(f"shift {mean:.4f} scaling {1 / std:.4f}; channel means "
+    print(f"shift {model.config.shift_factor} scaling {model.config.scaling_factor}; channel means "
           + " ".join(f"{v:.2f}" for v in out[:, 0].mean((0, 2, 3))) + "; stds " + " ".join(f"{v:.2f}" for v in out[:, 0].std((0, 2, 3))))
     save(a.work / "latents.pt", latents=out.half(), grounds=torch.from_numpy(grounds), codes=[e.code for e in emoji])
 

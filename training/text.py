@@ -1,7 +1,7 @@
 """Teach the text encoder which picture the words mean, before any diffusion: text.py DATA WORK [--seconds CPU].
 
 From the hidden states of the last five template tokens (they have seen the whole prompt) linear heads predict the picture's
-principal components: one token for each quarter of the latent, one for the whole and for the ground's colour; of two drawings, one token
+principal components: one token for each quarter of the latent, one for the whole and for the ground's colour; of two or three drawings, one token
 for each.  The heads are thrown away afterwards.
 """
 import argparse
@@ -11,6 +11,7 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import Qwen3Config, Qwen3Model
 
@@ -21,6 +22,7 @@ import wordings
 from optim import Muon, decay, save
 
 PARTS, COMPONENTS = 5, 80
+HEADS_ALONE = 200  # steps
 BATCH, LR_MUON, LR_ADAM, LR_EMBED = 256, 0.02, 2e-3, 5e-3
 
 
@@ -40,6 +42,16 @@ def load_averages(state, encoder, transformer=None):
     """From a checkpoint of denoiser.py."""
     for p, v in zip(trained(encoder) + list(transformer.parameters() if transformer else []), state["ema"]["shadow"]):
         p.data.copy_(v)
+
+
+def load_model(path, encoder, transformer=None):
+    """From a checkpoint of denoiser.py, or from a directory in diffusers' layout as export.py writes it."""
+    if not path.is_dir():
+        load_averages(torch.load(path), encoder, transformer)
+        return
+    encoder.load_state_dict({k.removeprefix("model."): v for k, v in load_file(path / "text_encoder/model.safetensors").items()})
+    if transformer:
+        transformer.load_state_dict(load_file(path / "transformer/diffusion_pytorch_model.safetensors"))
 
 
 def new_encoder(tok):
@@ -83,8 +95,8 @@ class Heads(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.parts = torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(PARTS)])
-        self.both = torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(2)])
-        self.ground, self.kind = torch.nn.Linear(256, len(data.COLOUR_NAMES)), torch.nn.Linear(256, 3)
+        self.several = torch.nn.ModuleList([torch.nn.Linear(256, COMPONENTS) for _ in range(3)])
+        self.ground, self.kind = torch.nn.Linear(256, len(data.COLOUR_NAMES)), torch.nn.Linear(256, examples.THREE)
 
     def tail(self, h, lengths):
         at = lengths[:, None] - PARTS + torch.arange(PARTS)
@@ -94,20 +106,22 @@ class Heads(torch.nn.Module):
         """Components of the one drawing: four quarters, and the whole."""
         return torch.stack([head(tail[:, i]) for i, head in enumerate(self.parts)], 1)
 
-    def two(self, tail):
-        """Components of the first and of the second drawing, each as a whole."""
-        return torch.stack([head(tail[:, i]) for i, head in enumerate(self.both)], 1)
+    def each(self, tail):
+        """Components of the first, the second and the third drawing, each as a whole."""
+        return torch.stack([head(tail[:, i]) for i, head in enumerate(self.several)], 1)
 
     def loss(self, h, lengths, lessons, want):
-        """lessons: rows of (kind, first, second, ground) as examples.py has them; want: targets()."""
+        """lessons: rows of (kind, first, second, third, ground) as examples.py has them; want: targets()."""
         tail, kind = self.tail(h, lengths), lessons[:, 0]
-        one, two, some = kind == examples.ONE, kind >= examples.BESIDE, kind > examples.NOTHING
-        loss = 0.1 * F.cross_entropy(self.ground(tail[some, -1]), lessons[some, 3]) + 0.1 * F.cross_entropy(self.kind(tail[some, -1]), kind[some] - 1)
+        some, several = kind > examples.NOTHING, kind >= examples.BESIDE
+        one = some & ~several
+        loss = 0.1 * F.cross_entropy(self.ground(tail[some, -1]), lessons[some, 4]) + 0.1 * F.cross_entropy(self.kind(tail[some, -1]), kind[some] - 1)
         share = one.sum() / some.sum()
         if one.any():
             loss = loss + share * F.mse_loss(self.one(tail[one]), want[lessons[one, 1]])
-        if two.any():
-            loss = loss + (1 - share) * F.mse_loss(self.two(tail[two]), want[lessons[two, 1:3], -1])
+        if several.any():
+            there = torch.stack([torch.ones_like(kind[several]).bool()] * 2 + [kind[several] == examples.THREE], 1)
+            loss = loss + (1 - share) * F.mse_loss(self.each(tail[several])[there], want[lessons[several, 1:4], -1][there])
         return loss
 
 
@@ -138,7 +152,7 @@ def sample_batches(source, count=8):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("data"), ap.add_argument("work", type=pathlib.Path)
-    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint of denoiser.py: its text encoder and heads go on")
+    ap.add_argument("--after", type=pathlib.Path, help="an earlier checkpoint of denoiser.py, or a model: its text encoder goes on, after the heads alone have learnt to read it")
     ap.add_argument("--seconds", type=float, default=900), ap.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates")
     a = ap.parse_args()
     ckpt = a.work / "text.pt"
@@ -161,9 +175,7 @@ def main():
             o.load_state_dict(s[k])
         source.rng = np.random.default_rng(100 + step)
     elif a.after:
-        s = torch.load(a.after)
-        load_averages(s, model)
-        heads.load_state_dict(s["heads"])
+        load_model(a.after, model)
 
     def states(texts):
         ids, lengths = tokenize(tok, texts)
@@ -185,7 +197,7 @@ def main():
                 got = heads.one(heads.tail(*states(texts)))
                 near = torch.cdist(got.flatten(1), want[:len(emoji)].flatten(1)).argmin(1)
                 words.append(f"{l}{kind} {float((near == torch.from_numpy(which)).float().mean()):.1%}")
-            got = heads.two(heads.tail(*states([prompts.pair(r, emoji[i], emoji[j], list(data.PLACES)[k % 2], "white", l) for k, (i, j) in enumerate(zip(which, which[::-1]))])))
+            got = heads.each(heads.tail(*states([prompts.pair(r, emoji[i], emoji[j], list(data.PLACES)[k % 2], "white", l) for k, (i, j) in enumerate(zip(which, which[::-1]))])))[:, :2]
             near = torch.cdist(got.transpose(0, 1), want[:len(emoji), -1][None].expand(2, -1, -1)).argmin(2)
             right = (near == torch.from_numpy(np.stack([which, which[::-1]])))
             words.append(f"{l} pairs {float(right.float().mean()):.1%}")
@@ -201,7 +213,9 @@ def main():
         if not ready:
             ready = sample_batches(source)
         lessons, texts = ready.pop()
-        loss = heads.loss(*states(texts), lessons, want)
+        with torch.set_grad_enabled(not a.after or step >= HEADS_ALONE):
+            h, lengths = states(texts)
+        loss = heads.loss(h, lengths, lessons, want)
         loss.backward()
         muon.step(), adam.step(), model.zero_grad(), heads.zero_grad()
         step += 1

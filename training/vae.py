@@ -1,7 +1,6 @@
 """Train the autoencoder: vae.py DATA WORK [--steps N].  Five levels: 256x256 pictures become 16x16 latents of 16 channels."""
 import argparse
 import math
-import os
 import pathlib
 import time
 

@@ -11,6 +11,12 @@ COLOURED = {"en": ["look, a {c} {n}", "we need a {n} that is {c}", "my {c} {n}"]
 PAIRS = {("en", "beside"): ["look, {a} to the left of {b}", "we need {b} on the right side of {a}"],
          ("en", "over"): ["look, {a} above {b}", "we need {b} underneath {a}"],
          ("zh", "beside"): ["看，{a}在{b}的左边", "请给我{a}，右边是{b}"], ("zh", "over"): ["看，{a}在{b}的上面", "请给我{a}，下面是{b}"]}
+THREE = {"en": ["look, {a}, {b} and {c}", "we need {a} above {b} and {c}", "{a} with {b} and with {c}"], "zh": ["看，{a}、{b}和{c}", "请给我{a}，下面是{b}和{c}", "想要{a}、{b}、{c}"]}
+MANY = {"en": ["look, many {p}", "we need lots of {p}", "there are many {p} here"], "zh": ["看，很多{n}", "请给我许多{n}", "这里有好多{n}"]}
+SIZES = {"small": {"en": ["look, a small {n}", "we need a tiny {n}", "my little {n}"], "zh": ["看，小小的{n}", "请给我很小的{n}", "我喜欢小的{n}"]},
+         "big": {"en": ["look, a big {n}", "we need a huge {n}", "my large {n}"], "zh": ["看，巨大的{n}", "请给我很大的{n}", "我喜欢大的{n}"]}}
+DEPTH = {"en": ["look, {a} in front of {b}", "we need {b} behind {a}"], "zh": ["看，{a}在{b}的前面", "请给我{a}，后面是{b}"]}
+GRADIENTS = {"en": ["look, {a} on a {c} to {d} gradient", "we need {a} on a background from {c} to {d}"], "zh": ["看，{n}，背景从{c}渐变到{d}", "请给我{n}，{c}到{d}的渐变"]}
 WRITTEN = {"en": ["the word {w}", "a sign saying {w}"], "zh": ["“{w}”字", "写着{w}的牌子"]}
 ODD = ["", " ", "asdf qwer zxcv", "12345", "the meaning of life", "一", "？？？", "🙂", "a cat and a dog and a bird", "BLUE", "x" * 100, "很" * 60,
        "Draw nothing at all, please", "un éléphant dans un jardin", "SELECT * FROM pictures;", "a red heart " * 12]
